@@ -1,0 +1,1 @@
+"""WHO runs it: registry, sessions, health, supervisor, the kinds of agents."""

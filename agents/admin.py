@@ -1,0 +1,254 @@
+"""Admin of agents, their sessions, hosts and queues."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils import timezone
+from unfold.admin import TabularInline
+from unfold.decorators import display
+
+from agents import registry, workload
+from agents.models import Agent, AgentSession, Host, Queue
+from opscore.admin import ReadOnlyAdmin, badge, link, moment, pretty
+from opscore.config import load_config
+from opscore.errors import OpsCoreError
+
+
+class SessionInline(TabularInline):
+    """The latest lives of an agent."""
+
+    model = AgentSession
+    extra = 0
+    max_num = 0
+    can_delete = False
+    hide_title = True
+    fields = [
+        "shown_start",
+        "host",
+        "pid",
+        "generation",
+        moment("ready_at", "ready"),
+        moment("seen_at", "last seen"),
+        moment("ended_at", "ended"),
+        "end_reason",
+    ]
+    readonly_fields = fields
+    ordering = ["-id"]
+    verbose_name_plural = "latest sessions"
+
+    @display(description="started")
+    def shown_start(self, session: AgentSession) -> str:
+        """Link to the session."""
+        return link(session, f"{timezone.localtime(session.started_at):%Y-%m-%d %H:%M:%S}")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[AgentSession]:
+        """Return the latest twenty: a crash loop makes thousands."""
+        agent_id = (
+            request.resolver_match.kwargs.get("object_id") if request.resolver_match else None
+        )
+        latest = AgentSession.objects.filter(agent=agent_id).order_by("-id")[:20]
+        return AgentSession.objects.filter(pk__in=list(latest.values_list("id", flat=True)))
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Refuse: agents make their sessions."""
+        return False
+
+
+@admin.register(Agent)
+class AgentAdmin(ReadOnlyAdmin):
+    """Agents: restart, pause and stop them here."""
+
+    list_display = [
+        "name",
+        "shown_status",
+        "kind",
+        "words",
+        "labels_shown",
+        "host",
+        "restarts",
+        "desired",
+        "reason_shown",
+    ]
+    list_filter = ["status", "kind", "desired", "paused", "host", "project"]
+    search_fields = ["name", "spec", "host", "capabilities"]
+    ordering = ["name"]
+    actions = ["restart", "pause", "resume", "stop"]
+    inlines = [SessionInline]
+    fields = [
+        "name",
+        "shown_status",
+        "reason",
+        "kind",
+        "spec",
+        "host",
+        "words",
+        "labels_shown",
+        "desired",
+        "paused",
+        "generation",
+        "restarts",
+        "running_tasks",
+        "project",
+        moment("created_at", "created"),
+        moment("changed_at", "changed"),
+    ]
+
+    @display(description="status", ordering="status")
+    def shown_status(self, agent: Agent) -> str:
+        """Show the status, `busy` where the agent has tasks."""
+        status = badge(workload.shown_status(agent, self.running_tasks(agent)))
+        return status + badge("paused") if agent.paused else status
+
+    @display(description="running tasks")
+    def running_tasks(self, agent: Agent) -> int:
+        """Count what the agent runs now."""
+        if agent.status != "active":
+            return 0
+        return workload.running([agent])[agent.pk]
+
+    @display(description="capabilities")
+    def words(self, agent: Agent) -> str:
+        """List what it offers."""
+        return ", ".join(agent.capabilities) or "–"
+
+    @display(description="labels")
+    def labels_shown(self, agent: Agent) -> str:
+        """List its labels."""
+        return ", ".join(agent.labels) or "–"
+
+    @display(description="reason")
+    def reason_shown(self, agent: Agent) -> str:
+        """Show why it is in its status, shortened."""
+        return agent.reason[:80] or "–"
+
+    @admin.action(description="Restart the selected agents")
+    def restart(self, request: HttpRequest, queryset: QuerySet[Agent]) -> None:
+        """Have their processes replaced."""
+        self._each(request, queryset, registry.restart, "Restart of {} asked for.")
+
+    @admin.action(description="Pause the selected agents")
+    def pause(self, request: HttpRequest, queryset: QuerySet[Agent]) -> None:
+        """Have them take nothing new."""
+        self._each(request, queryset, registry.pause, "{} is paused.")
+
+    @admin.action(description="Resume the selected agents")
+    def resume(self, request: HttpRequest, queryset: QuerySet[Agent]) -> None:
+        """Have them take tasks again."""
+        self._each(request, queryset, registry.resume, "{} takes tasks again.")
+
+    @admin.action(description="Stop the selected agents")
+    def stop(self, request: HttpRequest, queryset: QuerySet[Agent]) -> None:
+        """Have them finish and end."""
+        self._each(request, queryset, registry.retire, "Stop of {} asked for.")
+
+    def _each(self, request: HttpRequest, agents: QuerySet[Agent], verb: Any, said: str) -> None:
+        for agent in agents.select_related("project"):
+            try:
+                verb(agent, request.user.get_username())
+                self.message_user(request, said.format(agent.name))
+            except OpsCoreError as error:
+                self.message_user(request, str(error), messages.ERROR)
+
+
+@admin.register(AgentSession)
+class AgentSessionAdmin(ReadOnlyAdmin):
+    """Lives of agents."""
+
+    list_display = [
+        "shown_agent",
+        "state",
+        "host",
+        "pid",
+        "generation",
+        moment("started_at", "started"),
+        moment("seen_at", "last seen"),
+        moment("ended_at", "ended"),
+        "end_reason",
+    ]
+    list_filter = [("ended_at", admin.EmptyFieldListFilter), "host", "started_at"]
+    search_fields = ["agent__name", "host", "end_reason", "id"]
+    list_select_related = ["agent"]
+    ordering = ["-id"]
+    fields = [
+        "id",
+        "shown_agent",
+        "state",
+        "host",
+        "pid",
+        "generation",
+        "shown_queues",
+        moment("started_at", "started"),
+        moment("ready_at", "ready"),
+        moment("seen_at", "last seen"),
+        moment("ended_at", "ended"),
+        "end_reason",
+        "condemned",
+    ]
+
+    @display(description="agent", ordering="agent__name")
+    def shown_agent(self, session: AgentSession) -> str:
+        """Link to the agent."""
+        return link(session.agent)
+
+    @display(description="state")
+    def state(self, session: AgentSession) -> str:
+        """Say whether it lives."""
+        if session.ended_at is not None:
+            return badge("ended")
+        silent = timezone.now() - session.seen_at
+        if silent > timedelta(seconds=load_config().session_ttl_s):
+            return badge("silent")
+        return badge("live" if session.ready_at else "starting")
+
+    @display(description="queues")
+    def shown_queues(self, session: AgentSession) -> str:
+        """List the queues that it consumes."""
+        return ", ".join(session.queues) or "none: it polls"
+
+
+@admin.register(Host)
+class HostAdmin(ReadOnlyAdmin):
+    """Machines with a supervisor."""
+
+    list_display = ["name", "state", "pid", moment("seen_at", "last seen"), "offers", "project"]
+    list_filter = ["project"]
+    search_fields = ["name"]
+    ordering = ["name"]
+    fields = ["name", "state", "project", "pid", moment("seen_at", "last seen"), "shown_specs"]
+
+    @display(description="state")
+    def state(self, host: Host) -> str:
+        """Say whether its supervisor beats."""
+        silent = timezone.now() - host.seen_at > timedelta(seconds=load_config().session_ttl_s)
+        return badge("silent" if silent or host.pid is None else "live")
+
+    @display(description="offers")
+    def offers(self, host: Host) -> str:
+        """List its agent specs."""
+        return ", ".join(sorted(host.specs)) or "–"
+
+    @display(description="agent specs")
+    def shown_specs(self, host: Host) -> str:
+        """Show its agent specs, readable."""
+        return pretty(host.specs)
+
+
+@admin.register(Queue)
+class QueueAdmin(ReadOnlyAdmin):
+    """Queues of the broker."""
+
+    list_display = ["name", "capability", "shown_labels", "project"]
+    list_filter = ["project"]
+    search_fields = ["name", "capability"]
+    ordering = ["name"]
+    fields = ["name", "capability", "shown_labels", "project"]
+
+    @display(description="required labels")
+    def shown_labels(self, queue: Queue) -> str:
+        """List the labels that its tasks require."""
+        return ", ".join(queue.labels) or "–"

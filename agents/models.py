@@ -1,0 +1,125 @@
+"""Agents, their sessions, the hosts that run them and the queues that reach them."""
+
+from __future__ import annotations
+
+from django.contrib.postgres.fields import ArrayField
+from django.db import models
+from django.db.models.functions import Now
+
+from agents.states import AGENT, KINDS
+from opscore.ids import uuid7
+from opscore.models import Project
+
+
+class Host(models.Model):
+    """A machine with a supervisor, and the agent specs that its own file offers."""
+
+    project = models.ForeignKey(Project, models.CASCADE)
+    name = models.CharField(max_length=100)
+    specs = models.JSONField(default=dict, help_text="Spec name -> kind, capabilities, labels")
+    pid = models.IntegerField(null=True)
+    seen_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["project", "name"], name="host_once")]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Agent(models.Model):
+    """A registered worker with capabilities; the desired state that a supervisor makes true."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    project = models.ForeignKey(Project, models.CASCADE)
+    name = models.CharField(max_length=100)
+    kind = models.CharField(max_length=10, choices=[(kind, kind) for kind in KINDS])
+    spec = models.CharField(max_length=100, blank=True, help_text="Name in the host's file")
+    host = models.CharField(max_length=100, blank=True, help_text="Host that runs it")
+    capabilities = ArrayField(models.CharField(max_length=80), default=list, blank=True)
+    labels = ArrayField(models.CharField(max_length=80), default=list, blank=True)
+    replica = models.IntegerField(
+        null=True, blank=True, help_text="Its number, where the host's file started it"
+    )
+    desired = models.CharField(
+        max_length=8, default="running", choices=[("running", "running"), ("stopped", "stopped")]
+    )
+    paused = models.BooleanField(
+        default=False, db_default=False, help_text="It takes nothing new and finishes what it has"
+    )
+    generation = models.IntegerField(default=1, help_text="Raised to ask for a restart")
+    status = models.CharField(
+        max_length=12, default="initializing", choices=[(name, name) for name in AGENT.statuses]
+    )
+    reason = models.TextField(blank=True, help_text="Why it is in this status")
+    restarts = models.IntegerField(default=0, help_text="Restarts after crashes, ever")
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    changed_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["project", "name"], name="agent_once"),
+            models.CheckConstraint(
+                condition=models.Q(status__in=AGENT.statuses), name="agent_status"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class AgentSession(models.Model):
+    """One life of an agent: from a process start or a registration to its end."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    project = models.ForeignKey(Project, models.CASCADE)
+    agent = models.ForeignKey(Agent, models.CASCADE, related_name="sessions")
+    host = models.CharField(max_length=100, blank=True)
+    pid = models.IntegerField(null=True, blank=True)
+    generation = models.IntegerField(default=1)
+    queues = ArrayField(
+        models.CharField(max_length=200),
+        default=list,
+        blank=True,
+        help_text="Celery queues that it consumes; empty for agents that poll",
+    )
+    started_at = models.DateTimeField(db_default=Now())
+    ready_at = models.DateTimeField(null=True, blank=True)
+    seen_at = models.DateTimeField(db_default=Now())
+    ended_at = models.DateTimeField(null=True, blank=True)
+    end_reason = models.CharField(max_length=200, blank=True)
+    condemned = models.CharField(
+        max_length=200, blank=True, help_text="Why its supervisor must kill it; empty: it need not"
+    )
+
+    class Meta:
+        constraints = [
+            # An index of live sessions too, and not by seen_at: a beat then rewrites no entry.
+            models.UniqueConstraint(
+                fields=["agent"],
+                name="one_live_session",
+                condition=models.Q(ended_at__isnull=True),
+            )
+        ]
+        indexes = [models.Index(fields=["agent", "-started_at"], name="session_agent")]
+
+    def __str__(self) -> str:
+        return f"{self.agent_id} since {self.started_at:%F %T}"
+
+
+class Queue(models.Model):
+    """A Celery queue of tasks that require labels: one capability plus one set of them.
+
+    The queue of a bare capability needs no row: every agent that has the capability serves it.
+    """
+
+    name = models.CharField(max_length=200, primary_key=True)
+    project = models.ForeignKey(Project, models.CASCADE)
+    capability = models.CharField(max_length=80)
+    labels = ArrayField(models.CharField(max_length=80), default=list, blank=True)
+
+    class Meta:
+        indexes = [models.Index(fields=["project", "capability"], name="queue_capability")]
+
+    def __str__(self) -> str:
+        return self.name

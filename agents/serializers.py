@@ -1,0 +1,123 @@
+"""Agents and sessions as JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+from agents.models import Agent, AgentSession
+from agents.states import AGENT, KINDS
+from agents.workload import shown_status
+from opscore.api.endpoint import StrictSerializer
+from opscore.api.schema import name_enum
+
+STATUSES = (*AGENT.statuses, "busy")
+name_enum("AgentStatus", STATUSES)
+name_enum("AgentKind", KINDS)
+
+
+def _words(help_text: str) -> serializers.ListField:
+    word = serializers.CharField(max_length=80)
+    return serializers.ListField(child=word, required=False, max_length=100, help_text=help_text)
+
+
+class RegisterSerializer(StrictSerializer):
+    """What `POST /agents` takes."""
+
+    name = serializers.CharField(max_length=100)
+    kind = serializers.ChoiceField(KINDS)
+    spec = serializers.CharField(
+        max_length=100,
+        required=False,
+        allow_blank=True,
+        help_text="For worker and command: a name from a host's file of agent specs.",
+    )
+    capabilities = _words("Default: those of the spec.")
+    labels = _words("What tasks may require of it.")
+
+
+class SessionSerializer(serializers.ModelSerializer[AgentSession]):
+    """One life of an agent."""
+
+    class Meta:
+        model = AgentSession
+        fields = [
+            "id",
+            "host",
+            "pid",
+            "generation",
+            "queues",
+            "started_at",
+            "ready_at",
+            "seen_at",
+            "ended_at",
+            "end_reason",
+        ]
+
+
+class AgentSerializer(serializers.ModelSerializer[Agent]):
+    """An agent; `status` is `busy` while an active agent has running tasks."""
+
+    status = serializers.SerializerMethodField()
+    running_tasks = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Agent
+        fields = [
+            "id",
+            "name",
+            "kind",
+            "spec",
+            "host",
+            "capabilities",
+            "labels",
+            "status",
+            "reason",
+            "desired",
+            "paused",
+            "running_tasks",
+            "restarts",
+            "created_at",
+            "changed_at",
+        ]
+
+    @extend_schema_field({"type": "string", "enum": [*STATUSES]})
+    def get_status(self, agent: Agent) -> str:
+        """Return the status, with `busy` derived from the running tasks."""
+        return shown_status(agent, self.get_running_tasks(agent))
+
+    def get_running_tasks(self, agent: Agent) -> int:
+        """Return how many tasks it runs now; the view counts for all agents at once."""
+        count: int = self.context.get("running", {}).get(agent.pk, 0)
+        return count
+
+
+class AgentDetailSerializer(AgentSerializer):
+    """An agent with its latest lives."""
+
+    sessions = serializers.SerializerMethodField()
+
+    class Meta(AgentSerializer.Meta):
+        fields = [*AgentSerializer.Meta.fields, "sessions"]
+
+    @extend_schema_field(SessionSerializer(many=True))
+    def get_sessions(self, agent: Agent) -> list[dict[str, Any]]:
+        """Return the ten latest sessions."""
+        return list(SessionSerializer(agent.sessions.order_by("-id")[:10], many=True).data)
+
+
+class StartSessionSerializer(StrictSerializer):
+    """What an executor says about itself when it starts."""
+
+    host = serializers.CharField(max_length=100, required=False, allow_blank=True)
+    pid = serializers.IntegerField(required=False, min_value=1, max_value=2**31 - 1)
+
+
+class StartedSessionSerializer(serializers.Serializer[Any]):
+    """A new session, and how its executor should behave."""
+
+    session_id = serializers.UUIDField()
+    heartbeat_s = serializers.FloatField(help_text="Beat at least this often.")
+    claim_wait_max_s = serializers.FloatField(help_text="The longest `wait_s` of a claim.")

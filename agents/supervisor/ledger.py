@@ -1,0 +1,161 @@
+"""What the controller writes down: that it lives, what its agents do, how they ended."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from pathlib import Path
+
+from django.db import connection, transaction
+from django.db.utils import DatabaseError, OperationalError, ProgrammingError
+
+from agents import sessions, transitions
+from agents.specs import Spec
+from agents.supervisor import records
+from agents.supervisor.announcer import Announcer
+from agents.supervisor.children import Child, Exit
+from agents.supervisor.orders import last_lines, log_path
+from agents.supervisor.records import Wanted
+from opscore.config import Config
+from opscore.errors import ConflictError, UnavailableError
+from opscore.logs import get_logger
+from opscore.models import Project
+
+log = get_logger(__name__)
+#: How long a supervisor waits at its start for a predecessor to let go of the host.
+TAKE_OVER_S = 3.0
+STOPPED = "its supervisor stopped"
+_DIED = "its supervisor died"
+
+
+class Ledger:
+    """The rows of one host. Every method may raise DatabaseError and may then be repeated."""
+
+    def __init__(
+        self, config: Config, host: str, specs: Mapping[str, Spec], announcer: Announcer
+    ) -> None:
+        self.config = config
+        self.host = host
+        self.specs = specs
+        self.announcer = announcer
+        self.exits: list[Exit] = []
+        """Ends of processes that are not written yet."""
+        self._project: Project | None = None
+        self._heard_on: int | None = None
+
+    def open(self, give_up: Callable[[], bool]) -> None:
+        """Take the host over from a predecessor; ConflictError when that one lives."""
+        self._wait_for_database(give_up)
+        give_up_at = time.monotonic() + TAKE_OVER_S
+        while not records.lock_host(self.host):
+            if time.monotonic() > give_up_at or give_up():
+                raise ConflictError(
+                    f"The host {self.host} has a supervisor already. "
+                    "Give this one another name: OPSCORE_NODE_NAME."
+                )
+            time.sleep(0.1)
+        try:
+            self._project = records.default_project()
+        except ProgrammingError as error:
+            raise UnavailableError(
+                "The database has no tables yet; run: python manage.py migrate"
+            ) from error
+        ended = records.take_over(self.host, _DIED)
+        if ended:
+            self.announcer.put(partial(sessions.announce_end, ended, _DIED))
+        records.enlist(self._project, self.host, self.specs)
+        self._show(os.getpid())
+
+    def _wait_for_database(self, give_up: Callable[[], bool]) -> None:
+        while True:
+            try:
+                connection.ensure_connection()
+            except OperationalError as error:
+                reason = str(error).strip().partition("\n")[0]
+                if give_up():
+                    raise UnavailableError(f"The database does not answer: {reason}") from error
+                log.warning("supervisor.database_away", error=reason)
+                time.sleep(1.0)
+            else:
+                return
+
+    def listen(self) -> int | None:
+        """Hear of changes; returns the new descriptor to watch after each (re)connect."""
+        connection.ensure_connection()
+        raw = connection.connection
+        # Django's error for a connection that broke meanwhile: callers wait for that one.
+        with connection.wrap_database_errors:
+            descriptor = raw.fileno()
+        if self._heard_on == descriptor:
+            return None
+        if not records.lock_host(self.host):
+            raise DatabaseError("another supervisor has taken this host over")
+        # Without a handler psycopg would keep every notification in memory.
+        raw.add_notify_handler(lambda _: None)
+        records.listen()
+        self._heard_on = raw.fileno()
+        return self._heard_on
+
+    def lost(self) -> int | None:
+        """Give the connection up after an error; returns the descriptor to watch no more."""
+        descriptor, self._heard_on = self._heard_on, None
+        connection.close()
+        return descriptor
+
+    def write_exits(self, *, leaving: bool) -> None:
+        """End the sessions of processes that ended; tell the floors above."""
+        while self.exits:
+            self._write_exit(self.exits[0], leaving=leaving)
+            del self.exits[0]
+
+    def write_ready(self, children: Iterable[Child]) -> None:
+        """Make agents active whose processes say so."""
+        for child in children:
+            if child.ready and not child.ready_written:
+                agent_id = sessions.mark_ready(child.session_id, child.pid)
+                child.ready_written = True
+                if agent_id is not None:
+                    self.announcer.put(partial(sessions.announce_ready, agent_id))
+
+    def beat(self, children: Iterable[Child]) -> list[Child]:
+        """Write that these live; returns those whose session somebody has ended."""
+        by_id = {child.session_id: child for child in children}
+        live = sessions.beat(by_id)
+        self._show(os.getpid())
+        return [child for session_id, child in by_id.items() if session_id not in live]
+
+    def close(self, children: Iterable[Child]) -> None:
+        """Write that this supervisor and whatever it still had are gone."""
+        with contextlib.suppress(DatabaseError):
+            self.write_exits(leaving=True)
+            sessions.end([child.session_id for child in children], STOPPED)
+            rows = records.wanted(self.host).values()
+            ended = [agent.id for agent in rows if agent.status != "error"]
+            transitions.change(ended, "terminated", reason=STOPPED)
+            self._show(None)
+
+    def log_of(self, agent: Wanted) -> Path:
+        """Return the file that takes the agent's output."""
+        return log_path(self.config.var_dir, agent.project, agent.name)
+
+    def _write_exit(self, exit_: Exit, *, leaving: bool) -> None:
+        child, agent_id = exit_.child, exit_.child.agent.id
+        with transaction.atomic():
+            ended = sessions.close([child.session_id], exit_.reason, lost=not exit_.drained)
+            if exit_.given_up:
+                reason = f"{exit_.reason}\n{last_lines(self.log_of(child.agent))}".strip()
+                transitions.change([agent_id], "error", reason=reason)
+            elif not leaving:
+                # Whether it starts again or stays down is decided by the next look.
+                transitions.change(
+                    [agent_id], "restarting", reason=exit_.reason, crashed=exit_.crashed
+                )
+        if ended:
+            self.announcer.put(partial(sessions.announce_end, ended, exit_.reason))
+
+    def _show(self, pid: int | None) -> None:
+        if self._project is not None:
+            records.show_host(self._project, self.host, self.specs, pid)

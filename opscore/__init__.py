@@ -1,0 +1,3 @@
+"""The ground of Ops-Core: settings, Celery app, keys, errors, the API frame."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""The frame of the HTTP API: authentication, errors, paging, idempotency."""

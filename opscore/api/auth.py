@@ -1,0 +1,102 @@
+"""Who may do what: an API key on every path, except an exact list."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from django.http import HttpRequest
+from rest_framework.authentication import BaseAuthentication
+from rest_framework.permissions import BasePermission
+from rest_framework.request import Request
+
+from opscore import keys
+from opscore.errors import ForbiddenError, UnauthorizedError
+from opscore.models import ApiKey, Project
+
+if TYPE_CHECKING:
+    # DRF's views import this module through its settings.
+    from rest_framework.views import APIView
+
+#: The only paths that need no key. A test walks every URL and method against this list.
+KEYLESS = frozenset(
+    {
+        "/health",
+        "/ready",
+        "/api/v1/health",
+        "/api/v1/ready",
+        "/api/v1/schema",
+        "/api/v1/docs",
+    }
+)
+#: Scope for each method where a view does not say otherwise; methods not named need `write`.
+_DEFAULT: Mapping[str, str] = {"GET": "read", "HEAD": "read", "OPTIONS": "read"}
+
+
+class KeyHolder:
+    """Whoever holds an API key; what DRF calls the user."""
+
+    is_authenticated = True
+    is_active = True
+    pk = None
+
+    def __init__(self, key: ApiKey) -> None:
+        self.key = key
+
+    def __str__(self) -> str:
+        return self.key.name
+
+
+class KeyAuthentication(BaseAuthentication):
+    """`Authorization: Bearer <key>`; 401 when it is missing and when it is wrong."""
+
+    def authenticate(self, request: Request) -> tuple[KeyHolder, ApiKey] | None:
+        """Return the holder and the key; `request.auth.project` is the namespace."""
+        if request.path_info in KEYLESS:
+            return None
+        key = keys.verify(_bearer(request))
+        # The frame's log line names the key.
+        inner: HttpRequest = request._request  # noqa: SLF001 - DRF's name for Django's request
+        inner.key_name = key.name  # type: ignore[attr-defined]
+        return KeyHolder(key), key
+
+
+class HasScope(BasePermission):
+    """The key has the scope that `view.scopes` names for the method (default: read or write)."""
+
+    def has_permission(self, request: Request, view: APIView) -> bool:
+        """Raise ForbiddenError naming the scope that is missing."""
+        if request.path_info in KEYLESS:
+            return True
+        key = key_of(request)
+        scope = scope_for(view, request.method or "")
+        if not keys.allows(key, scope):
+            raise ForbiddenError(
+                f"This needs the scope {scope!r}; the key {key.name!r} has {', '.join(key.scopes)}."
+            )
+        return True
+
+
+def scope_for(view: APIView | type[APIView], method: str) -> str:
+    """Return the scope that a method of a view needs."""
+    own: Mapping[str, str] = getattr(view, "scopes", {})
+    return own.get(method) or _DEFAULT.get(method, "write")
+
+
+def key_of(request: Request) -> ApiKey:
+    """Return the key that came with a request. Raises UnauthorizedError."""
+    if not isinstance(request.auth, ApiKey):
+        raise UnauthorizedError
+    return request.auth
+
+
+def project_of(request: Request) -> Project:
+    """Return the namespace of the key that came with a request. Raises UnauthorizedError."""
+    return key_of(request).project
+
+
+def _bearer(request: Request) -> str:
+    scheme, _, text = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not text.strip():
+        raise UnauthorizedError
+    return text.strip()

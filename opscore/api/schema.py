@@ -1,0 +1,117 @@
+"""How the API describes itself in OpenAPI: the key, the error answers, one path for each thing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, Literal
+
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
+from drf_spectacular.openapi import AutoSchema
+from drf_spectacular.settings import spectacular_settings
+from drf_spectacular.utils import OpenApiParameter
+from rest_framework import serializers
+
+from opscore.api.auth import KEYLESS, scope_for
+from opscore.api.problems import Failure
+
+IDEMPOTENCY_KEY = OpenApiParameter(
+    "Idempotency-Key",
+    str,
+    OpenApiParameter.HEADER,
+    description="A request sent again with the same key gets the first answer.",
+)
+
+
+def name_enum(name: str, words: Sequence[str]) -> None:
+    """Give a list of words a name in the document; without one the generator numbers them."""
+    spectacular_settings.ENUM_NAME_OVERRIDES[name] = [(word, word) for word in words]
+
+
+def read_only(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
+    """Refuse all but GET and HEAD, as JSON: the views of the document would answer in HTML."""
+
+    @wraps(view)
+    def get_only(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        if request.method in {"GET", "HEAD"}:
+            return view(request, *args, **kwargs)
+        detail = f'Method "{request.method}" not allowed.'
+        return Failure(405, detail, headers={"Allow": "GET, HEAD"}).respond()
+
+    return get_only
+
+
+class ProblemSerializer(serializers.Serializer[Any]):
+    """One thing that is wrong."""
+
+    message = serializers.CharField()
+    path = serializers.CharField(required=False, help_text="As `tasks.review.needs[0]`.")
+    line = serializers.IntegerField(required=False, help_text="1-based, of a definition's text.")
+
+
+class ErrorSerializer(serializers.Serializer[Any]):
+    """The shape of every error answer (application/problem+json)."""
+
+    type = serializers.CharField()
+    title = serializers.CharField()
+    status = serializers.IntegerField()
+    code = serializers.CharField(help_text="A word for programs; it does not change.")
+    detail = serializers.CharField(help_text="A sentence for people.")
+    request_id = serializers.CharField()
+    problems = ProblemSerializer(many=True)
+
+
+class KeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+    """Documents the Bearer key."""
+
+    target_class = "opscore.api.auth.KeyAuthentication"
+    name = "ApiKey"
+
+    def get_security_definition(self, auto_schema: AutoSchema) -> dict[str, Any]:
+        """Return the security scheme."""
+        return {"type": "http", "scheme": "bearer", "bearerFormat": "ok_<prefix>_<secret>"}
+
+
+class Schema(AutoSchema):
+    """Documents each endpoint once, under /api/v1, with its errors and the scope it needs."""
+
+    def is_excluded(self) -> bool:
+        """Leave out the second mount at the root."""
+        return not self.path.startswith("/api/v1/")
+
+    def get_operation_id(self) -> str:
+        """Name operations after their path, without the mount."""
+        name: str = super().get_operation_id()
+        return name.removeprefix("api_v1_")
+
+    def get_tags(self) -> list[str]:
+        """Group by the first word of the path; what executors call is a group of its own."""
+        words = self.path.removeprefix("/api/v1/").split("/")
+        return ["executors" if "agent" in getattr(self.view, "scopes", {}).values() else words[0]]
+
+    def get_auth(self) -> list[dict[str, Any]]:
+        """Say that the exact list of keyless paths needs none."""
+        return [] if self.path in KEYLESS else [{"ApiKey": []}]
+
+    def get_description(self) -> str:  # type: ignore[override] # DRF's own schemas differ
+        """Add the scope to the docstring."""
+        text = str(super().get_description() or "")
+        if self.path in KEYLESS:
+            return text
+        return (
+            f"{text}\n\nNeeds a key with the scope `{scope_for(self.view, self.method)}`.".strip()
+        )
+
+    def get_override_parameters(self) -> list[Any]:
+        """Add `Idempotency-Key` where a POST honours it."""
+        handler = getattr(self.view, self.method.lower(), None)
+        return [IDEMPOTENCY_KEY] if getattr(handler, "is_idempotent", False) else []
+
+    def _get_response_bodies(self, direction: Literal["request", "response"] = "response") -> Any:
+        bodies = super()._get_response_bodies(direction)
+        failure = self._get_response_for_code(  # type: ignore[no-untyped-call]
+            ErrorSerializer, "default", media_types=["application/problem+json"]
+        )
+        return {**bodies, "default": {**failure, "description": "Every error has this shape."}}

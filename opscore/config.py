@@ -1,0 +1,172 @@
+"""What an operator may set: every OPSCORE_* variable, its type, unit and default."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Config(BaseSettings):
+    """The environment, parsed once; a wrong value is reported with its variable's name."""
+
+    model_config = SettingsConfigDict(env_prefix="OPSCORE_", extra="ignore")
+
+    var_dir: Path = Field(ROOT / "var", description="Folder for data, logs and sockets.")
+    database_url: str = Field(
+        "", description="postgresql://…; empty means the embedded PostgreSQL."
+    )
+    broker_url: str = Field(
+        "", description="redis://… or amqp://…; empty means the embedded Valkey."
+    )
+    result_url: str = Field(
+        "",
+        description="redis://… for Celery's chords; empty means the broker, if it is Redis.",
+    )
+    join: Literal["chord", "database", ""] = Field(
+        "",
+        description="Who delivers a join: Celery's chord or the database; "
+        "empty means chord where a result backend exists.",
+    )
+    secret_key: SecretStr = Field(
+        SecretStr(""), description="Django's secret; empty means one kept in the var folder."
+    )
+    allowed_hosts: str = Field("*", description="Comma-separated host names of the web server.")
+    debug: bool = Field(default=False, description="Django's debug pages; never in production.")
+    host: str = Field("127.0.0.1", description="Address that the web server listens on.")
+    port: int = Field(8000, description="Port of the web server; 0 picks a free one.")
+    node_name: str = Field("", description="Name of this host; empty means its host name.")
+    agents_file: Path = Field(
+        ROOT / "examples" / "agents.yaml",
+        description="The agent specs that this host offers.",
+    )
+    handlers: str = Field(
+        "", description="Comma-separated Python packages with handlers, imported by workers."
+    )
+    log_format: Literal["console", "json"] = Field("console", description="How log lines look.")
+    log_level: str = Field("INFO", description="Lowest level that is logged.")
+    events: bool = Field(
+        default=False, description="Send Celery's task events (Flower needs them)."
+    )
+    hint_stale_s: float = Field(
+        5.0, gt=0, description="Seconds after which a ready task that nobody took is sent again."
+    )
+    session_ttl_s: float = Field(
+        30.0, gt=0, description="Seconds of silence after which an agent's session has ended."
+    )
+    drain_s: float = Field(
+        30.0, ge=0, description="Seconds that a stopping agent may finish its task in."
+    )
+    max_losses: int = Field(
+        5, ge=0, description="How often a task may lose its agent before it fails."
+    )
+    cancel_grace_s: float = Field(
+        10.0, ge=0, description="Seconds that a cancelled task's agent has before it is killed."
+    )
+    inline_result_bytes: int = Field(
+        256 * 1024, gt=0, description="Results above this many bytes are stored by reference."
+    )
+    max_result_bytes: int = Field(
+        64 * 1024 * 1024, gt=0, description="A result above this many bytes fails its attempt."
+    )
+    max_body_bytes: int = Field(
+        4 * 1024 * 1024, gt=0, description="Request bodies above this many bytes are refused: 413."
+    )
+    max_log_lines: int = Field(
+        2000,
+        gt=0,
+        description="Log lines kept for one attempt; later ones are dropped, and its last line says so.",
+    )
+    idempotency_ttl_h: int = Field(
+        24, gt=0, description="Hours that the answer to an Idempotency-Key is kept."
+    )
+    retention_days: float = Field(
+        30.0, ge=0, description="Days that completed runs are kept after their end; 0: for ever."
+    )
+    retention_failed_days: float = Field(
+        90.0, ge=0, description="The same for failed and cancelled runs; 0: for ever."
+    )
+    archive_dir: str = Field(
+        "",
+        description="Folder where runs are archived before they are deleted; empty means no archive.",
+    )
+
+    @property
+    def services_file(self) -> Path:
+        """Where the embedded services write their URLs for other commands."""
+        return self.var_dir / "services.json"
+
+    def service_url(self, name: Literal["database_url", "broker_url"]) -> str:
+        """Return the URL that is set, else that of the running embedded service, else ''."""
+        explicit: str = getattr(self, name)
+        if explicit:
+            return explicit
+        try:
+            found: dict[str, str] = json.loads(self.services_file.read_text())
+        except (OSError, ValueError):
+            return ""
+        return found.get(name, "")
+
+
+@cache
+def load_config() -> Config:
+    """Parse the environment once for this process."""
+    return Config()
+
+
+def django_database(url: str) -> dict[str, Any]:
+    """Translate a postgresql:// URL into Django's settings; '' gives one that cannot connect."""
+    parts = urlsplit(url)
+    if url and parts.scheme not in {"postgresql", "postgres"}:
+        raise ValueError(f"OPSCORE_DATABASE_URL: expected postgresql://…, got {parts.scheme}://…")
+    query = dict(parse_qsl(parts.query))
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": unquote(parts.path.lstrip("/")) or "opscore",
+        "USER": unquote(parts.username or ""),
+        "PASSWORD": unquote(parts.password or ""),
+        "HOST": query.pop("host", "") or unquote(parts.hostname or ""),
+        "PORT": str(parts.port or query.pop("port", "")),
+        # Celery threads and web threads keep their connection; a broken one is
+        # dropped by `opscore.database.release` after the unit of work that saw it.
+        "CONN_MAX_AGE": None,
+        # For the ORM in the web server after a restart of the database; the engine's own
+        # statements repeat themselves.
+        "CONN_HEALTH_CHECKS": True,
+        "OPTIONS": {"prepare_threshold": 2, "connect_timeout": 5, **query},
+    }
+
+
+def settings_page() -> str:
+    """Return docs/settings.md: every variable with its default and meaning."""
+    rows = [
+        f"| `OPSCORE_{name.upper()}` | {_shown(field.default)} | {field.description} |"
+        for name, field in Config.model_fields.items()
+    ]
+    head = [
+        "# Settings",
+        "",
+        "Made from `opscore/config.py` by `python -m opscore.config`. All are environment variables.",
+        "",
+        "| variable | default | meaning |",
+        "|---|---|---|",
+    ]
+    return "\n".join([*head, *rows, ""])
+
+
+def _shown(default: object) -> str:
+    if isinstance(default, Path):
+        return f"`{default.relative_to(ROOT)}`"
+    text = default.get_secret_value() if isinstance(default, SecretStr) else str(default)
+    return f"`{text}`" if text else "empty"
+
+
+if __name__ == "__main__":
+    print(settings_page(), end="")  # noqa: T201 - the page is its output

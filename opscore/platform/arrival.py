@@ -1,0 +1,76 @@
+"""Waits for a host's agents to come up; names those that cannot, with the reason."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+import psycopg
+
+from opscore.config import Config
+from opscore.platform.probe import Probe, Seen, wanted_agents
+from opscore.platform.sentences import sentence
+
+_WITHIN_S = 30.0
+_POLL_S = 0.05
+_PLATFORM_SPEC = "platform"
+
+
+def database_time(url: str) -> datetime:
+    """Return now, by the clock that stamps the agents' changes."""
+    with psycopg.connect(url, connect_timeout=5) as connection:
+        row = connection.execute("SELECT now()").fetchone()
+    if row is None:
+        raise LookupError("the database has no time")
+    now: datetime = row[0]
+    return now
+
+
+class Arrival:
+    """The start of one host's agents. `since`: what is older was left by an earlier life."""
+
+    def __init__(
+        self, config: Config, probe: Probe, since: datetime, say: Callable[[str], None]
+    ) -> None:
+        self._host = config.node_name or socket.gethostname()
+        self._wanted = wanted_agents(config.agents_file)
+        self._probe = probe
+        self._since = since
+        self._say = say
+        self._named: set[str] = set()
+
+    def wait(self, check: Callable[[], None], within_s: float = _WITHIN_S) -> None:
+        """Wait until every agent is ready or given up, calling `check` all the time."""
+        give_up_at = time.monotonic() + within_s
+        while True:
+            agents = [agent for agent in self._probe.agents() if self._is_ours(agent)]
+            ready = sum(agent.is_ready for agent in agents)
+            given_up = self._name_given_up(agents)
+            if ready + given_up >= self._wanted:
+                return
+            check()
+            if time.monotonic() > give_up_at:
+                self._say_how_many(agents, ready)
+                return
+            time.sleep(_POLL_S)
+
+    def _is_ours(self, agent: Seen) -> bool:
+        is_theirs = agent.host != self._host or agent.spec == _PLATFORM_SPEC
+        return not is_theirs and agent.changed_at >= self._since
+
+    def _name_given_up(self, agents: Sequence[Seen]) -> int:
+        given_up = [agent for agent in agents if agent.status == "error"]
+        for agent in given_up:
+            if agent.name not in self._named:
+                self._named.add(agent.name)
+                facts = {"agent": agent.name, "reason": agent.reason}
+                self._say(f"supervisor: {sentence('agent.error', facts)}")
+        return len(given_up)
+
+    def _say_how_many(self, agents: Sequence[Seen], ready: int) -> None:
+        counts = Counter(agent.status for agent in agents)
+        found = ", ".join(f"{count} {status}" for status, count in counts.items()) or "none seen"
+        self._say(f"Only {ready} of {self._wanted} agents are active ({found}).")

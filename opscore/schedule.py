@@ -1,0 +1,23 @@
+"""Every periodic job of the platform: name, period, queue. Beat only ticks; two beats change nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+PLATFORM_QUEUE = "opscore"
+
+
+def _every(job: str, seconds: float) -> dict[str, Any]:
+    # Old ticks are worthless, so they expire, by the clock of the worker: not sooner than clocks
+    # may differ.
+    options = {"queue": PLATFORM_QUEUE, "expires": max(seconds * 2, 300), "ignore_result": True}
+    return {"task": job, "schedule": seconds, "options": options}
+
+
+BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
+    "due retries, lost hints, deadlines": _every("tasks.reconcile", 1.0),
+    "health of agents": _every("agents.check_health", 2.0),
+    "runs that nobody works on": _every("tasks.find_stuck", 60.0),
+    "slots of schedules that are due": _every("workflows.fire_schedules", 1.0),
+    "expired idempotency keys and payloads": _every("tasks.clean_up", 600.0),
+}

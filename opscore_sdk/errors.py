@@ -1,0 +1,116 @@
+"""What can go wrong; `str(error)` is one sentence for people.
+
+OpsCoreError
+├── UnreachableError         nobody answers at that address
+├── WaitTimeoutError         the run has not ended in the time given
+└── ApiError                 the platform refused; status, code, problems, request_id
+    ├── InvalidError         400, 422   what was sent is not valid
+    ├── AuthenticationError  401        the API key is missing or wrong
+    ├── ForbiddenError       403        the API key lacks a scope
+    ├── NotFoundError        404
+    ├── ConflictError        409        not possible in the present state
+    ├── TooLargeError        413
+    └── ServerError          5xx        try again, or look into the platform's log
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with what was sent."""
+
+    message: str
+    path: str = ""
+    """Where in the document, as `tasks.review.needs[0]`."""
+    line: int | None = None
+    """1-based line of the definition's text, where known."""
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}" if self.path else self.message
+
+
+class OpsCoreError(Exception):
+    """Something went wrong between here and the platform."""
+
+
+class UnreachableError(OpsCoreError):
+    """Nobody answers at that address."""
+
+
+class WaitTimeoutError(OpsCoreError):
+    """The run has not ended in the time given; it goes on."""
+
+
+class ApiError(OpsCoreError):
+    """The platform answered with an error."""
+
+    def __init__(self, status: int, detail: str, body: Mapping[str, Any] | None = None) -> None:
+        super().__init__(detail)
+        body = body or {}
+        self.status = status
+        self.code = str(body.get("code", ""))
+        self.request_id = str(body.get("request_id", ""))
+        self.problems = tuple(_problem(item) for item in body.get("problems") or ())
+
+
+class InvalidError(ApiError):
+    """What was sent is not valid; `problems` lists everything that is wrong with it."""
+
+
+class AuthenticationError(ApiError):
+    """The API key is missing or wrong."""
+
+
+class ForbiddenError(ApiError):
+    """The API key lacks the scope for this."""
+
+
+class NotFoundError(ApiError):
+    """There is no such thing."""
+
+
+class ConflictError(ApiError):
+    """This is not possible in the present state."""
+
+
+class TooLargeError(ApiError):
+    """What was sent is too large."""
+
+
+class ServerError(ApiError):
+    """The platform, or something in front of it, failed."""
+
+
+_BY_STATUS: dict[int, type[ApiError]] = {
+    400: InvalidError,
+    401: AuthenticationError,
+    403: ForbiddenError,
+    404: NotFoundError,
+    409: ConflictError,
+    413: TooLargeError,
+    422: InvalidError,
+}
+
+
+def from_answer(status: int, body: Any) -> ApiError:
+    """Return the error that an answer stands for; `body` is its JSON, or None."""
+    kind = _BY_STATUS.get(status, ServerError if status >= 500 else ApiError)
+    if isinstance(body, Mapping) and isinstance(body.get("detail"), str):
+        return kind(status, body["detail"], body)
+    return kind(status, f"The server answered with status {status}; is it Ops-Core?")
+
+
+def _problem(item: Any) -> Problem:
+    if not isinstance(item, Mapping):
+        return Problem(str(item))
+    line = item.get("line")
+    return Problem(
+        str(item.get("message", "")),
+        str(item.get("path", "")),
+        line if isinstance(line, int) else None,
+    )

@@ -1,0 +1,228 @@
+"""What the command writes to stdout: tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from opscore_sdk.errors import ApiError
+from opscore_sdk.progress import COLOURS, seconds, summary
+from opscore_sdk.wire import Agent, Run, Valid
+
+_GAP = "  "
+#: Characters of the last column that are shown on the narrowest terminal.
+_LEAST = 20
+_ANSI = {
+    "green": "32",
+    "cyan": "36",
+    "blue": "34",
+    "yellow": "33",
+    "red": "31",
+    "magenta": "35",
+    "bright_black": "90",
+}
+
+
+def started(run: Run, *, as_json: bool) -> None:
+    """Say that a run has begun."""
+    if as_json:
+        return _json(run.raw)
+    print(f"{run.id} {run.status}: {len(run.tasks)} tasks of {run.workflow} {run.version}")
+    print(f"See: opscore status {run.id}")
+    return None
+
+
+def say(text: str) -> None:
+    """Write a line for people to stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def warn(text: str) -> None:
+    """Write a warning to stderr."""
+    say(f"opscore: warning: {text}")
+
+
+def done(text: str, answer: Any, *, as_json: bool) -> None:
+    """Say in one line that something was done, or write what the platform answered."""
+    if as_json:
+        return _json(answer)
+    print(text)
+    return None
+
+
+def graph(drawn: str, notation: str, *, as_json: bool) -> None:
+    """Write a graph."""
+    if as_json:
+        return _json({"format": notation, "graph": drawn})
+    print(drawn.rstrip("\n"))
+    return None
+
+
+def rows(
+    rows: Sequence[Mapping[str, Any]],
+    columns: Mapping[str, str],
+    empty: str,
+    *,
+    as_json: bool,
+) -> None:
+    """Write a list; a column is left out where no row has anything in it."""
+    if as_json:
+        return _json(rows)
+    if not rows:
+        print(empty)
+        return None
+    cells = {title: [_text(row.get(name)) for row in rows] for title, name in columns.items()}
+    kept = {title: column for title, column in cells.items() if any(column)}
+    return _table(list(kept), list(zip(*kept.values(), strict=True)))
+
+
+def ended(run: Run, *, as_json: bool) -> None:
+    """Write the outputs of a run that has ended; its progress was shown on stderr."""
+    if as_json:
+        _json(run.raw)
+    elif run.outputs is not None:
+        _json(run.outputs)
+
+
+def run(run: Run, *, as_json: bool) -> None:
+    """Write one run with its tasks."""
+    if as_json:
+        return _json(run.raw)
+    print(f"{run.workflow or 'task'} {run.version} {run.id}".replace("  ", " "))
+    print(f"{run.status}: {summary(run)}")
+    rows = [
+        (
+            task.key,
+            task.status,
+            task.agent_name,
+            seconds(task.started_at, task.completed_at),
+            _error(task.error),
+        )
+        for task in run.tasks
+    ]
+    _table(("task", "status", "agent", "time", ""), rows)
+    if run.outputs is not None:
+        _json(run.outputs)
+    return None
+
+
+def runs(runs: Iterable[Run], *, as_json: bool) -> None:
+    """Write a list of runs."""
+    runs = list(runs)
+    if as_json:
+        return _json([run.raw for run in runs])
+    if not runs:
+        print("There are no runs yet: opscore run FILE --wait")
+        return None
+    rows = [
+        (
+            run.id,
+            run.workflow or "(a task)",
+            run.status,
+            f"{run.created_at.astimezone():%Y-%m-%d %H:%M:%S}" if run.created_at else "",
+            seconds(run.created_at, run.completed_at),
+        )
+        for run in runs
+    ]
+    return _table(("run", "workflow", "status", "started", "time"), rows)
+
+
+def agents(agents: Iterable[Agent], *, as_json: bool) -> None:
+    """Write a list of agents."""
+    agents = sorted(agents, key=lambda agent: agent.name)
+    if as_json:
+        return _json([agent.raw for agent in agents])
+    if not agents:
+        print("No agent is registered.")
+        return None
+    rows = [
+        (
+            agent.name,
+            agent.kind,
+            "paused" if agent.paused else agent.status,
+            ", ".join(agent.capabilities),
+            agent.id,
+            agent.reason,
+        )
+        for agent in agents
+    ]
+    return _table(("agent", "kind", "status", "capabilities", "id", ""), rows)
+
+
+def valid(file: Path, valid: Valid, *, as_json: bool) -> None:
+    """Say that a definition has no problems; warnings go to stderr."""
+    if as_json:
+        return _json(valid.raw)
+    for warning in valid.warnings:
+        say(f"{file}: warning: {warning}")
+    print(f"{file}: valid, {valid.tasks} task{'' if valid.tasks == 1 else 's'}")
+    return None
+
+
+def error_as_json(error: Exception) -> dict[str, Any]:
+    """Return an error as a program reads it."""
+    body: dict[str, Any] = {"error": str(error)}
+    if isinstance(error, ApiError):
+        body |= {"status": error.status, "code": error.code, "request_id": error.request_id}
+        body["problems"] = [
+            {"message": problem.message, "path": problem.path, "line": problem.line}
+            for problem in error.problems
+        ]
+    return body
+
+
+def _json(value: Any) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _error(error: Any) -> str:
+    return str((error or {}).get("message", ""))
+
+
+def _text(value: Any) -> str:
+    if value is None or value is False:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Write rows under titles. Only a terminal gets colours, and its last column cut to fit."""
+    lines = [tuple(map(_one_line, row)) for row in rows]
+    widths = [max(map(len, column)) for column in zip(titles, *lines, strict=True)]
+    room = _room(widths) if sys.stdout.isatty() else None
+    _line(titles, widths, None, "1")
+    for line in lines:
+        _line(line, widths, room, "")
+
+
+def _one_line(cell: str) -> str:
+    """Return the text without what would break the line, or move a terminal's cursor."""
+    joined = " | ".join(cell.splitlines())
+    return "".join(letter if letter.isprintable() else " " for letter in joined)
+
+
+def _room(widths: Sequence[int]) -> int:
+    """Return how wide the last column may be, so that a terminal's lines do not break."""
+    used = sum(widths[:-1]) + len(_GAP) * (len(widths) - 1)
+    return max(shutil.get_terminal_size().columns - used, _LEAST)
+
+
+def _line(cells: Sequence[str], widths: Sequence[int], room: int | None, style: str) -> None:
+    shown = list(cells)
+    if room is not None and len(shown[-1]) > room:
+        shown[-1] = shown[-1][: room - 1] + "…"
+    padded = [cell.ljust(width) for cell, width in zip(shown, widths, strict=True)]
+    padded[-1] = shown[-1]
+    print(_GAP.join(_coloured(cell, style) for cell in padded).rstrip())
+
+
+def _coloured(cell: str, style: str) -> str:
+    code = style or _ANSI.get(COLOURS.get(cell.rstrip(), ""), "")
+    if not code or not sys.stdout.isatty() or os.environ.get("NO_COLOR"):
+        return cell
+    return f"\x1b[{code}m{cell}\x1b[0m"

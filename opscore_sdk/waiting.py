@@ -1,0 +1,118 @@
+"""Commands that start a run and may wait for its end: `run`, `rerun`."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from opscore_sdk import report
+from opscore_sdk.client import Client, media_type_of
+from opscore_sdk.errors import OpsCoreError, ServerError, UnreachableError, WaitTimeoutError
+from opscore_sdk.progress import follow
+from opscore_sdk.statuses import DONE, FAILED, INTERRUPTED, REFUSED, UsageError
+from opscore_sdk.verbs import as_json, text_of
+from opscore_sdk.wire import Run
+
+_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def run(client: Client, options: argparse.Namespace) -> int:
+    """Upload a definition and execute exactly this version."""
+    inputs = _inputs(options)
+    uploaded = client.upload(text_of(options.file), media_type=media_type_of(options.file))
+    return _started(
+        client,
+        options,
+        lambda: client.execute(
+            uploaded.name, inputs=inputs, version=uploaded.version, priority=options.priority
+        ),
+    )
+
+
+def rerun(client: Client, options: argparse.Namespace) -> int:
+    """Start a new run that reuses what an ended one has completed."""
+    inputs = None if options.inputs is None else as_json(options.inputs, "--inputs")
+    if inputs is not None and not isinstance(inputs, dict):
+        raise UsageError("--inputs: a JSON object is expected.")
+    return _started(
+        client, options, lambda: client.rerun(options.run, from_tasks=options.tasks, inputs=inputs)
+    )
+
+
+def duration(text: str) -> float:
+    """Return the seconds of `90s`, `2m`, `1h` or `90`; raises ArgumentTypeError."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip())
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time: expected 90s, 2m or 1h")
+    return float(found[1]) * _UNITS[found[2]]
+
+
+def _started(client: Client, options: argparse.Namespace, start: Callable[[], Run]) -> int:
+    run = start()
+    if not options.wait:
+        report.started(run, as_json=options.json)
+        _warn_of_missing(client, run)
+        return DONE
+    # Before anything else can go wrong: with its id a run cannot get lost.
+    report.say(f"run {run.id} of {run.workflow} {run.version}; see it: opscore status {run.id}")
+    _warn_of_missing(client, run)
+    return _wait(client, run, options)
+
+
+def _wait(client: Client, run: Run, options: argparse.Namespace) -> int:
+    snapshots = client.watch(
+        run.id,
+        every_s=options.every_s,
+        timeout_s=options.timeout_s,
+        patience_s=options.patience,
+    )
+    try:
+        run = follow(snapshots)
+    except KeyboardInterrupt:
+        report.say(f"The run goes on: opscore status {run.id}")
+        return INTERRUPTED
+    except (WaitTimeoutError, UnreachableError, ServerError) as error:
+        report.say(f"opscore: {error} See: opscore status {run.id}")
+        return REFUSED
+    report.ended(run, as_json=options.json)
+    return DONE if run.status == "completed" else FAILED
+
+
+def _warn_of_missing(client: Client, run: Run) -> None:
+    """Say which capabilities nobody offers now. A hint: when it cannot be had, nothing is lost."""
+    wanted: dict[str, list[str]] = {}
+    for task in run.tasks:
+        if task.capability and not task.has_ended:
+            wanted.setdefault(task.capability, []).append(task.key)
+    try:
+        agents = client.agents(limit=1000) if wanted else []
+    except OpsCoreError:
+        return
+    offered = {word for agent in agents if agent.is_at_hand for word in agent.capabilities}
+    for word in sorted(set(wanted) - offered):
+        report.warn(f"no agent offers {word!r} now; until one does, {_waits(wanted[word])}")
+
+
+def _waits(keys: Iterable[str]) -> str:
+    first, *others = keys
+    return f"{first} and {len(others)} more tasks wait" if others else f"{first} waits"
+
+
+def _inputs(options: argparse.Namespace) -> dict[str, Any]:
+    inputs: dict[str, Any] = {}
+    for pair in options.input:
+        name, value = _pair(pair, "--input")
+        inputs[name] = value
+    for pair in options.input_json:
+        name, value = _pair(pair, "--input-json")
+        inputs[name] = as_json(value, f"--input-json {name}")
+    return inputs
+
+
+def _pair(text: str, option: str) -> tuple[str, str]:
+    name, sign, value = text.partition("=")
+    if not sign or not name:
+        raise UsageError(f"{option} {text}: expected name=value.")
+    return name, value

@@ -1,0 +1,1 @@
+"""HOW it runs durably: runs, tasks, attempts; claim, complete, retry, reconcile, canvas."""

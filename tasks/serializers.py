@@ -1,0 +1,253 @@
+"""Tasks, attempts, logs and runs as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+from uuid import UUID
+
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+from agents.models import Agent, AgentSession
+from opscore.api.endpoint import StrictSerializer
+from opscore.api.schema import name_enum
+from tasks.models import Attempt, Run, Task, TaskLog
+from tasks.results import outputs_of, result_of
+from tasks.states import RUN, TASK
+
+name_enum("TaskStatus", TASK.statuses)
+name_enum("RunStatus", RUN.statuses)
+_PRIORITY: dict[str, Any] = {"min_value": 0, "max_value": 9, "required": False}
+
+
+class ErrorValueSerializer(serializers.Serializer[Any]):
+    """Why an attempt failed."""
+
+    type = serializers.CharField()
+    message = serializers.CharField()
+    retryable = serializers.BooleanField(required=False)
+
+
+class AgentRefSerializer(serializers.Serializer[Any]):
+    """The agent that has or had a task."""
+
+    id = serializers.UUIDField()
+    name = serializers.CharField()
+
+
+class RetrySerializer(StrictSerializer):
+    """When a failed attempt is tried again: exponential backoff with full jitter."""
+
+    limit = serializers.IntegerField(
+        min_value=0, max_value=100, help_text="Retries after the first attempt."
+    )
+    initial_s = serializers.FloatField(min_value=0, max_value=86400, required=False)
+    factor = serializers.FloatField(min_value=1, max_value=100, required=False)
+    max_s = serializers.FloatField(min_value=0, max_value=7 * 86400, required=False)
+
+
+class SubmitSerializer(StrictSerializer):
+    """What `POST /tasks` takes."""
+
+    capability = serializers.CharField(max_length=80)
+    inputs = serializers.DictField(
+        required=False, help_text="What the handler gets, as it is (a `${{` is kept as `$${{`)."
+    )
+    requires = serializers.ListField(
+        child=serializers.CharField(max_length=80), required=False, max_length=20
+    )
+    priority = serializers.IntegerField(**_PRIORITY, help_text="0-9, 9 is served first; default 5.")
+    retry = RetrySerializer(required=False)
+    timeout_s = serializers.FloatField(required=False, allow_null=True, max_value=30 * 86400)
+    key = serializers.CharField(max_length=200, required=False, help_text="Your word for it.")
+
+    def validate_timeout_s(self, value: float | None) -> float | None:
+        """Refuse a timeout that no attempt could meet."""
+        if value is not None and value <= 0:
+            raise serializers.ValidationError("must be more than 0 seconds")
+        return value
+
+
+class AttemptSerializer(serializers.ModelSerializer[Attempt]):
+    """A try that did not complete: it failed, or its agent was lost."""
+
+    error = ErrorValueSerializer(allow_null=True)
+
+    class Meta:
+        model = Attempt
+        fields = ["number", "outcome", "session_id", "error", "started_at", "ended_at"]
+
+
+class LogSerializer(serializers.ModelSerializer[TaskLog]):
+    """One line of an attempt's log."""
+
+    class Meta:
+        model = TaskLog
+        fields = ["id", "attempt", "at", "stream", "text"]
+
+
+class TaskSerializer(serializers.ModelSerializer[Task]):
+    """A task, without what may be large."""
+
+    run_id = serializers.UUIDField()
+    agent = serializers.SerializerMethodField()
+    error = ErrorValueSerializer(allow_null=True)
+
+    class Meta:
+        model = Task
+        fields = [
+            "id",
+            "run_id",
+            "key",
+            "uses",
+            "capability",
+            "requires",
+            "priority",
+            "status",
+            "attempt",
+            "losses",
+            "join",
+            "phase",
+            "waits_for",
+            "item_index",
+            "item_count",
+            "agent",
+            "error",
+            "created_at",
+            "ready_at",
+            "started_at",
+            "completed_at",
+            "wake_at",
+        ]
+
+    @extend_schema_field(AgentRefSerializer(allow_null=True))
+    def get_agent(self, task: Task) -> dict[str, Any] | None:
+        """Return the agent of the present or last attempt; None before the first."""
+        agents: Mapping[UUID, Agent] = self.context.get("agents", {})
+        agent = agents.get(task.session_id) if task.session_id else None
+        return None if agent is None else {"id": str(agent.pk), "name": agent.name}
+
+
+class TaskDetailSerializer(TaskSerializer):
+    """Everything about one task."""
+
+    attempts = serializers.SerializerMethodField()
+    child_run_id = serializers.UUIDField(
+        source="names.run", default=None, help_text="The run that is or was its body."
+    )
+    result = serializers.SerializerMethodField()
+
+    class Meta(TaskSerializer.Meta):
+        fields = [
+            *TaskSerializer.Meta.fields,
+            "retry",
+            "timeout_s",
+            "queue",
+            "flow",
+            "names",
+            "child_run_id",
+            "session_id",
+            "lease_until",
+            "inputs",
+            "outputs",
+            "result",
+            "attempts",
+        ]
+
+    @extend_schema_field(AttemptSerializer(many=True))
+    def get_attempts(self, task: Task) -> list[dict[str, Any]]:
+        """Return the tries that did not complete, oldest first."""
+        return list(AttemptSerializer(task.attempts.order_by("id"), many=True).data)
+
+    @extend_schema_field({"description": "What the handler returned; any JSON."})
+    def get_result(self, task: Task) -> Any:
+        """Return the result, wherever it is kept."""
+        return result_of(task)
+
+
+class RunTaskSerializer(TaskSerializer):
+    """A task inside its run's graph."""
+
+    needs = serializers.SerializerMethodField()
+    successors = serializers.SerializerMethodField()
+
+    class Meta(TaskSerializer.Meta):
+        fields = [*TaskSerializer.Meta.fields, "needs", "successors"]
+
+    def get_needs(self, task: Task) -> list[str]:
+        """Return the keys of the tasks that must complete first."""
+        needs: Mapping[int, list[str]] = self.context.get("needs", {})
+        return needs.get(task.number, [])
+
+    def get_successors(self, task: Task) -> list[str]:
+        """Return the keys of the tasks that wait for this one."""
+        keys: Mapping[int, str] = self.context.get("keys", {})
+        return [keys[number] for number in task.successors if number in keys]
+
+
+class RunSerializer(serializers.ModelSerializer[Run]):
+    """A run, without its tasks."""
+
+    error = ErrorValueSerializer(allow_null=True)
+
+    class Meta:
+        model = Run
+        fields = [
+            "id",
+            "workflow",
+            "version",
+            "status",
+            "priority",
+            "task_count",
+            "phase",
+            "parent_task_id",
+            "rerun_of",
+            "error",
+            "created_at",
+            "completed_at",
+        ]
+
+
+class RunDetailSerializer(RunSerializer):
+    """A run with its graph: tasks in topological order."""
+
+    tasks = serializers.SerializerMethodField()
+    outputs = serializers.SerializerMethodField()
+
+    class Meta(RunSerializer.Meta):
+        fields = [*RunSerializer.Meta.fields, "inputs", "outputs", "tasks"]
+
+    @extend_schema_field(RunTaskSerializer(many=True))
+    def get_tasks(self, run: Run) -> list[dict[str, Any]]:
+        """Return the tasks, without the engine's own end node."""
+        tasks = list(run.tasks.exclude(uses="end").defer("result").order_by("number"))
+        keys = {task.number: task.key for task in tasks}
+        needs: dict[int, list[str]] = {}
+        for task in tasks:
+            for successor in task.successors:
+                needs.setdefault(successor, []).append(task.key)
+        context = {"keys": keys, "needs": needs, "agents": agents_of(tasks)}
+        return list(RunTaskSerializer(tasks, many=True, context=context).data)
+
+    @extend_schema_field({"description": "The workflow's outputs; null until it completed."})
+    def get_outputs(self, run: Run) -> Any:
+        """Return what the workflow's `outputs` evaluated to."""
+        return outputs_of(run)
+
+
+def agents_of(tasks: Collection[Task]) -> dict[UUID, Agent]:
+    """Return the agent of each session that the tasks name, in one query."""
+    wanted = {task.session_id for task in tasks if task.session_id}
+    found = AgentSession.objects.filter(pk__in=wanted).select_related("agent")
+    return {session.pk: session.agent for session in found}
+
+
+def task_shown(task: Task) -> dict[str, Any]:
+    """Return everything about a task as JSON."""
+    return dict(TaskDetailSerializer(task, context={"agents": agents_of([task])}).data)
+
+
+def run_shown(run: Run) -> dict[str, Any]:
+    """Return a run with its tasks as JSON."""
+    return dict(RunDetailSerializer(run).data)

@@ -1,0 +1,148 @@
+"""Parts of the platform: restart with a growing delay, ports, what the terminal shows."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from opscore.config import ROOT, Config
+from opscore.errors import ConflictError
+from opscore.platform.important import ImportantLines
+from opscore.platform.parts import Part
+from opscore.platform.ports import choose_port
+from opscore.platform.probe import wanted_agents
+from opscore.platform.sentences import told
+from tests.conftest import WaitUntil
+
+SLEEPER = [sys.executable, "-c", "import time; print('here', flush=True); time.sleep(600)"]
+
+
+def test_a_part_that_dies_is_started_again_after_a_delay(
+    tmp_path: Path, wait_until: WaitUntil
+) -> None:
+    part = Part("sleeper", SLEEPER, tmp_path)
+    part.start(dict(os.environ))
+    try:
+        first = part.pid
+        assert part.keep_running() == ""
+        os.kill(first, signal.SIGKILL)
+        news = wait_until(part.keep_running)
+        assert "sleeper ended with signal SIGKILL" in news
+        assert "in 0.5 s" in news
+        wait_until(lambda: part.keep_running() == "" and part.pid)
+        assert part.pid != first
+        os.kill(part.pid, signal.SIGKILL)
+        assert "in 1 s" in wait_until(part.keep_running)
+    finally:
+        part.stop()
+    assert part.pid == 0
+
+
+def test_what_a_part_started_itself_ends_with_it(tmp_path: Path, wait_until: WaitUntil) -> None:
+    script = (
+        "import subprocess, sys, time; child = subprocess.Popen([sys.executable, '-c',"
+        "'import time; time.sleep(600)']); print(child.pid, flush=True); time.sleep(600)"
+    )
+    part = Part("family", [sys.executable, "-c", script], tmp_path)
+    part.start(dict(os.environ))
+    child = int(wait_until(lambda: part.log.read_text().strip()))
+    part.stop()
+    wait_until(lambda: not psutil.pid_exists(child) or _is_zombie(child))
+
+
+def test_a_part_ends_when_its_platform_is_killed(tmp_path: Path, wait_until: WaitUntil) -> None:
+    script = (
+        "import os, sys, time; from pathlib import Path; from opscore.platform.parts import Part\n"
+        f"part = Part('sleeper', {SLEEPER!r}, Path(sys.argv[1])); part.start(dict(os.environ))\n"
+        "print(part.pid, flush=True); time.sleep(600)\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as platform:
+        assert platform.stdout is not None
+        pid = int(platform.stdout.readline())
+        assert psutil.pid_exists(pid)
+        platform.kill()
+    wait_until(lambda: not psutil.pid_exists(pid) or _is_zombie(pid))
+
+
+def test_only_warnings_errors_and_new_lines_reach_the_terminal(tmp_path: Path) -> None:
+    log = tmp_path / "web.log"
+    log.write_text("2026 [error    ] of an earlier life\n")
+    important = ImportantLines("web", log)
+    with log.open("a") as file:
+        file.write("2026 [info     ] all is well\n2026 \x1b[31m[warning  ]\x1b[0m slow\n")
+        file.write('{"event": "gone", "level": "error"}\n2026 [error    ] half a li')
+    assert list(important.fresh()) == [
+        "web: 2026 [warning  ] slow",
+        "web: gone",
+    ]
+    with log.open("a") as file:
+        file.write("ne\n" + "2026 [error    ] again\n" * 30)
+    lines = list(important.fresh())
+    assert lines[0] == "web: 2026 [error    ] half a line"
+    assert lines[-1] == f"web: 11 more in {log}"
+    assert list(important.fresh()) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (
+            "2026-11-21T11:15:30.535821Z [warning  ] agent.restarting               [agents.x] "
+            "agent=historian-1 agent_id=01a1 reason='it died: SIGKILL' was=active",
+            "agent historian-1 is started again: it died: SIGKILL",
+        ),
+        (
+            "2026-11-21T11:15:30Z [warning  ] agent.error  [agents.x] agent=a "
+            "reason=\"it died: exit code 78\\nTraceback\\nNo module named 'x'\"",
+            "agent a was given up: it died: exit code 78 | No module named 'x'",
+        ),
+        (
+            '{"event": "task.lost", "key": "history", "losses": 1, "level": "warning"}',
+            "task history has lost its agent and runs again",
+        ),
+        (
+            "2026-11-21T11:15:30Z [warning  ] report.refused [tasks.x] key=a task=01",
+            "report refused (key: a, task: 01)",
+        ),
+        ("2026-11-21T11:15:30Z [error    ] all_gone [x]", "all gone"),
+        ('{"event": "task.lost", "level": "warning"}', "task lost"),
+        ("[ERROR] granian said this", "[ERROR] granian said this"),
+        ('{"level": "error"}', '{"level": "error"}'),
+    ],
+)
+def test_log_lines_become_sentences(line: str, said: str) -> None:
+    assert told(line) == said
+
+
+def test_a_taken_default_port_is_stepped_over_but_a_named_one_is_refused() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConflictError, match=f"Port {port} on 127.0.0.1 is taken"):
+            choose_port(Config(port=port))
+        default = Config.model_construct(_fields_set=set(), host="127.0.0.1", port=port)
+        assert choose_port(default) > port
+    assert choose_port(Config(port=0)) > 0
+
+
+def test_the_hosts_file_says_how_many_agents_to_wait_for(tmp_path: Path) -> None:
+    file = tmp_path / "agents.yaml"
+    file.write_text("agents:\n  a: {kind: worker}\n  b: {replicas: 3}\n  c: {replicas: 0}\n")
+    assert wanted_agents(file) == 4
+    file.write_text("agents: [not, a, mapping]")
+    assert wanted_agents(file) == 0
+    assert wanted_agents(tmp_path / "absent.yaml") == 0
+
+
+def _is_zombie(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True

@@ -1,0 +1,267 @@
+"""Two processes at once, and processes that die in between: what a review found, and holds now."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import connection, transaction
+from django.db.models import F
+
+from agents.handlers import Context, HandlerError
+from opscore.database import query
+from opscore.errors import ConflictError
+from tasks import control, dispatch, items, reconcile, reports, transitions
+from tasks.flow import Concurrency, Flow, Undo
+from tasks.models import Run, Task
+from tasks.reports import complete
+from tasks.retries import RetryPolicy
+from tests.conftest import WaitUntil
+from tests.engine.conftest import Bench, error_of
+from tests.engine.flows import begin, node, pass_time, statuses, task_of
+from workflows import registry
+from workflows.definition import parse
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def in_thread(action: Callable[[], Any]) -> threading.Thread:
+    def act() -> None:
+        try:
+            action()
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=act)
+    thread.start()
+    return thread
+
+
+def somebody_waits(wait_until: WaitUntil, count: int) -> None:
+    def waiting() -> bool:
+        rows = query("SELECT count(*) AS n FROM pg_locks WHERE NOT granted", {})
+        return int(rows[0]["n"]) >= count
+
+    wait_until(waiting)
+
+
+def gather_twice_at_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, wait_until: WaitUntil, count: int
+) -> Run:
+    """End two items together, so that two processes gather behind the same lock."""
+    run = begin(bench, node("each", for_each=list(range(count)), max_parallel=2))
+    each = task_of(run, "each").id
+    gather = items.gather
+    monkeypatch.setattr(items, "gather", lambda task_id: None)
+    for item in run.tasks.filter(parent_id=each):
+        bench.step(item)
+    with transaction.atomic():
+        query("SELECT id FROM tasks_task WHERE id = %(id)s FOR UPDATE", {"id": each})
+        threads = [in_thread(lambda: gather(each)) for _ in range(2)]
+        somebody_waits(wait_until, 2)
+    for thread in threads:
+        thread.join()
+    return run
+
+
+def test_list_does_not_end_before_its_last_items(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, wait_until: WaitUntil
+) -> None:
+    run = gather_twice_at_once(bench, monkeypatch, wait_until, 4)
+    assert statuses(run)["each"] == "waiting"
+
+
+def test_max_parallel_holds_when_two_gather_at_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, wait_until: WaitUntil
+) -> None:
+    run = gather_twice_at_once(bench, monkeypatch, wait_until, 10)
+    assert run.tasks.filter(parent_id__isnull=False, status="queued").count() == 2
+
+
+def test_cancel_meets_the_adding_of_items(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, wait_until: WaitUntil
+) -> None:
+    run = begin(bench, node("each", for_each=list(range(10)), max_parallel=1))
+    each = task_of(run, "each")
+    monkeypatch.setattr(items, "gather", lambda task_id: None)
+    bench.step(task_of(run, "each[0]"))
+    with transaction.atomic():
+        for row in query(transitions.CONTAINER, {"id": each.id}):
+            items._gather(row, Flow.from_dict(row["flow"]))
+        thread = in_thread(lambda: control.cancel_run(run.id))
+        somebody_waits(wait_until, 1)
+    thread.join()
+    assert run.tasks.count() == 3
+    assert not run.tasks.filter(status="queued").exists()
+
+
+def test_time_limit_of_a_list_is_that_of_its_items(bench: Bench) -> None:
+    run = begin(bench, node("each", for_each=[1], timeout_s=60, retry=RetryPolicy(limit=1)))
+    pass_time(run)
+    assert statuses(run)["each"] == "waiting"
+    assert task_of(run, "each[0]").timeout_s == 60
+
+
+@pytest.mark.parametrize("how", ["cancel", "queue timeout"])
+def test_task_that_ends_while_its_run_stands_in_line(bench: Bench, how: str) -> None:
+    key = Concurrency("k")
+    first = begin(bench, node("a"), concurrency=key)
+    second = begin(bench, node("b", queue_timeout_s=5.0), concurrency=key)
+    if how == "cancel":
+        control.cancel_task(task_of(second, "b").id)
+    else:
+        second.tasks.update(ready_at=F("ready_at") - timedelta(minutes=1))
+        reconcile.reconcile()
+    bench.finish(first)
+    reconcile.reconcile()
+    bench.finish(second)
+    assert second.status == ("cancelled" if how == "cancel" else "failed")
+
+
+def test_nobody_is_late_while_the_run_is_paused(bench: Bench) -> None:
+    run = begin(bench, node("a", queue_timeout_s=5.0))
+    control.pause_run(run.id)
+    run.tasks.update(ready_at=F("ready_at") - timedelta(minutes=1))
+    reconcile.reconcile()
+    assert statuses(run) == {"a": "queued"}
+
+
+def test_queue_timeout_begins_when_the_slot_is_free(bench: Bench) -> None:
+    slot = Concurrency("k")
+    first = begin(bench, node("a", concurrency=slot))
+    second = begin(bench, node("b", concurrency=slot, queue_timeout_s=60.0))
+    second.tasks.update(ready_at=F("ready_at") - timedelta(minutes=10))
+    bench.finish(first)
+    reconcile.reconcile()
+    assert statuses(second) == {"b": "queued"}
+
+
+def test_task_of_finally_that_was_cancelled_early(bench: Bench) -> None:
+    run = begin(bench, node("a"), epilogue=[node("late"), node("after", "late", join="all_done")])
+    control.cancel_task(task_of(run, "late").id)
+    bench.finish(run)
+    reconcile.reconcile()
+    bench.finish(run)
+    assert statuses(run)["after"] == "completed"
+    assert run.status == "cancelled"
+
+
+def test_undo_is_hinted_to_workers(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[Any] = []
+
+    def work(context: Context) -> int:
+        if context.key == "c":
+            raise HandlerError("no", retryable=False)
+        return 1
+
+    bench.does("work", work)
+    undo = Undo("work")
+    run = begin(bench, node("a", undo=undo), node("b", "a", undo=undo), node("c", "b"))
+    monkeypatch.setattr(dispatch, "_served", frozenset)
+    monkeypatch.setattr("tasks.canvas.send", lambda plan, addresses: sent.append(plan))
+    for key in "abc":
+        bench.step(task_of(run, key))
+    assert statuses(run)["undo b"] == "queued"
+    assert [part.run for part in sent[-1]] == [(2_000_000_000,)]
+
+
+def test_long_chain_of_skips_needs_no_deep_stack(bench: Bench) -> None:
+    nodes = [node("t0", condition="false")]
+    nodes += [node(f"t{n}", f"t{n - 1}", join="all_done", condition="false") for n in range(1, 150)]
+    run = begin(bench, *nodes)
+    run.refresh_from_db()
+    assert (run.status, set(statuses(run).values())) == ("completed", {"skipped"})
+
+
+def test_what_cannot_begin_fails_whatever_the_reason(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(task: Any) -> None:
+        raise ZeroDivisionError("odd")
+
+    monkeypatch.setattr(items, "expand", broken)
+    run = begin(bench, node("each", for_each=[1]))
+    run.refresh_from_db()
+    assert (run.status, error_of(run)["type"]) == ("failed", "internal")
+
+
+def test_sub_workflow_whose_key_is_taken_fails_its_task(bench: Bench) -> None:
+    text = """
+name: one
+concurrency: {key: k, limit: 1, on_conflict: reject}
+tasks: {a: {capability: work}}
+"""
+    registry.upload(bench.project, parse(text))
+    registry.execute(bench.project, "one", inputs={})
+    run = begin(bench, node("sub", uses="workflow:one", capability=""))
+    run.refresh_from_db()
+    assert error_of(run)["type"] == "concurrency"
+
+
+def test_one_broken_repair_stops_no_other(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("tasks.limits.admit_all", broken)
+    run = begin(bench, node("a"), epilogue=[node("late")])
+    with monkeypatch.context() as patched:
+        patched.setattr("tasks.epilogue.go_on", lambda run_id: None)
+        bench.finish(run)
+    reconcile.reconcile()
+    assert bench.finish(run).status == "completed"
+
+
+def test_slot_is_held_until_a_cancelled_task_is_let_go(bench: Bench) -> None:
+    slot = Concurrency("k")
+    seen: list[str] = []
+
+    def work(context: Context) -> None:
+        if context.key == "a":
+            control.cancel_task(context.task_id)
+            seen.append(statuses(run)["b"])
+
+    bench.does("work", work)
+    run = begin(bench, node("a", concurrency=slot), node("b", concurrency=slot))
+    bench.step(task_of(run, "a"))
+    assert seen == ["waiting"]
+    assert statuses(run)["b"] == "queued"
+
+
+def test_newest_run_takes_the_place_although_its_starter_died(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newest = Concurrency("k", on_conflict="cancel_oldest")
+    old = begin(bench, node("a"), concurrency=newest)
+    with monkeypatch.context() as patched:
+        patched.setattr(control, "admit_runs", lambda project_id, key: None)
+        new = begin(bench, node("a"), concurrency=newest)
+    reconcile.reconcile()
+    old.refresh_from_db()
+    new.refresh_from_db()
+    assert (old.status, new.status) == ("cancelled", "running")
+
+
+def test_client_cannot_end_a_wait_with_the_platforms_fence(bench: Bench) -> None:
+    run = begin(bench, node("ok", uses="approval", capability=""))
+    for fence in range(3):
+        with pytest.raises(ConflictError):
+            complete(task_of(run, "ok").id, fence, {"approved": True})
+        with pytest.raises(ConflictError):
+            reports.fail(task_of(run, "ok").id, fence, {"type": "x", "message": "y"})
+    assert statuses(run) == {"ok": "waiting"}
+
+
+def test_items_read_only_what_they_use(bench: Bench) -> None:
+    run = begin(
+        bench,
+        node("list"),
+        node(
+            "each", "list", for_each="${{ [tasks.list.result.did] }}", inputs={"i": "${{ item }}"}
+        ),
+    )
+    bench.step(task_of(run, "list"))
+    assert task_of(run, "each").reads == [0]
+    assert Task.objects.get(key="each[0]").reads == []

@@ -1,0 +1,198 @@
+"""The `opscore` command, as a process of its own against a live server."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.live_server import Server
+
+SUM = """\
+name: sum
+inputs:
+  type: object
+  properties: {n: {type: integer}, word: {type: string}, fail: {type: boolean, default: false}}
+  required: [n]
+tasks:
+  a:
+    capability: add
+    with: {n: "${{ inputs.n }}", fail: "${{ inputs.fail }}"}
+outputs: {total: "${{ tasks.a.result }}"}
+"""
+BAD = "name: x\ntasks:\n  a:\n    capabilty: add\n  b: {capability: add, needs: [c]}\n"
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def sum_file(tmp_path: Path) -> str:
+    (tmp_path / "sum.yaml").write_text(SUM)
+    (tmp_path / "bad.yaml").write_text(BAD)
+    return "sum.yaml"
+
+
+@pytest.mark.usefixtures("worker")
+def test_run_waits_shows_progress_and_prints_outputs(opscore: Any, sum_file: str) -> None:
+    done = opscore("run", sum_file, "--input-json", "n=4", "--input", "word=x", "--wait")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {"total": 4}
+    assert done.stderr.startswith("run ")
+    assert "completed  a on adder" in done.stderr
+    assert "warning" not in done.stderr
+    assert "run completed: 1 of 1 tasks" in done.stderr
+
+
+@pytest.mark.usefixtures("worker")
+def test_run_that_fails_ends_with_status_1_and_says_why(opscore: Any, sum_file: str) -> None:
+    arguments = ["run", sum_file, "--input-json", "n=4", "--input-json", "fail=true", "--wait"]
+    done = opscore(*arguments)
+    assert done.returncode == 1
+    assert "cannot add that" in done.stderr
+    done = opscore(*arguments, "--json")
+    assert done.returncode == 1
+    run = json.loads(done.stdout)
+    assert run["status"] == "failed"
+    shown = opscore("status", run["id"])
+    assert shown.returncode == 1
+    assert "cannot add that" in shown.stdout
+
+
+def test_run_without_wait_and_status_of_a_run_that_goes_on(opscore: Any, sum_file: str) -> None:
+    done = opscore("run", sum_file, "--input-json", "n=4", "--priority", "9", "--json")
+    assert done.returncode == 0, done.stderr
+    run = json.loads(done.stdout)
+    assert run["priority"] == 9
+    again = opscore("run", sum_file, "--input-json", "n=4")
+    assert "opscore status" in again.stdout
+    assert again.stderr == "opscore: warning: no agent offers 'add' now; until one does, a waits\n"
+    status = opscore("status", run["id"])
+    assert status.returncode == 0
+    assert "queued" in status.stdout
+    assert json.loads(opscore("status", run["id"], "--json").stdout)["id"] == run["id"]
+    listed = opscore("status").stdout
+    assert run["id"] in listed
+    assert "running" in listed
+    assert len(json.loads(opscore("status", "--json", "--limit", "1").stdout)) == 1
+
+
+def test_waiting_stops_after_the_time_given(opscore: Any, sum_file: str) -> None:
+    done = opscore("run", sum_file, "--input-json", "n=1", "--wait", "--timeout-s", "0.2")
+    assert done.returncode == 3
+    assert "it goes on" in done.stderr
+
+
+def test_every_problem_is_printed_with_file_and_line(opscore: Any, sum_file: str) -> None:
+    for verb in ("validate", "run"):
+        done = opscore(verb, "bad.yaml")
+        assert done.returncode == 2
+        lines = done.stderr.splitlines()
+        assert any(line.startswith("bad.yaml:4: tasks.a") for line in lines), lines
+        assert any(line.startswith("bad.yaml:5: tasks.b") for line in lines), lines
+    problems = json.loads(opscore("validate", "bad.yaml", "--json").stdout)["problems"]
+    assert {problem["line"] for problem in problems} >= {4, 5}
+
+
+def test_validate_says_what_is_valid(opscore: Any, sum_file: str) -> None:
+    assert opscore("validate", sum_file).stdout == "sum.yaml: valid, 1 task\n"
+    shown = json.loads(opscore("validate", sum_file, "--json").stdout)
+    assert (shown["valid"], shown["tasks"]) == (True, 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run", "nothing.yaml"], "nothing.yaml cannot be read"),
+        (["run", "sum.yaml", "--input", "n"], "expected name=value"),
+        (["run", "sum.yaml", "--input-json", "n={"], "not JSON"),
+        (["run", "sum.yaml", "--input", "n=x"], "n"),
+        (["run", "sum.yaml"], "n"),
+        (["wibble"], "invalid choice"),
+        ([], "required"),
+    ],
+)
+def test_wrong_usage_ends_with_status_2(
+    opscore: Any, sum_file: str, arguments: list[str], said: str
+) -> None:
+    done = opscore(*arguments)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_file_that_is_no_text_is_refused(opscore: Any, tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_bytes(b"\xff\xfe\x00")
+    assert "not a UTF-8 text" in opscore("validate", "x.yaml").stderr
+
+
+@pytest.mark.parametrize(
+    ("environ", "said"),
+    [
+        ({"OPSCORE_API_URL": "http://127.0.0.1:1"}, "Nobody answers at http://127.0.0.1:1"),
+        ({"OPSCORE_API_URL": "nonsense"}, "no address"),
+        ({"OPSCORE_API_KEY": "ok_wrong_key"}, "API key is not valid"),
+        ({"OPSCORE_API_KEY": ""}, "OPSCORE_API_KEY is not set"),
+        ({"OPSCORE_API_URL": ""}, "OPSCORE_API_URL is not set"),
+    ],
+)
+def test_errors_are_one_sentence(opscore: Any, environ: dict[str, str], said: str) -> None:
+    done = opscore("status", **environ)
+    assert done.returncode == 3
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_unknown_run_is_one_sentence(opscore: Any) -> None:
+    done = opscore("status", "wibble", "--json")
+    assert done.returncode == 3
+    assert json.loads(done.stdout)["status"] == 404
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_place_is_read_from_the_file_that_make_up_writes(
+    opscore: Any, server: Server, tmp_path: Path
+) -> None:
+    (tmp_path / "var").mkdir()
+    env = f"# a comment\nexport OPSCORE_API_URL='{server.url}'\nOPSCORE_API_KEY={server.key}\n"
+    (tmp_path / "var" / "opscore.env").write_text(env)
+    done = opscore("agents", OPSCORE_API_URL="", OPSCORE_API_KEY="")
+    assert (done.returncode, done.stdout) == (0, "No agent is registered.\n")
+    assert opscore("status", OPSCORE_API_URL="", OPSCORE_API_KEY="").stdout.startswith(
+        "There are no runs"
+    )
+
+
+@pytest.mark.usefixtures("worker")
+def test_agents_are_listed(opscore: Any) -> None:
+    text = opscore("agents").stdout
+    (agent,) = json.loads(opscore("agents", "--json").stdout)
+    assert agent["name"] == "adder"
+    assert agent["id"] in text
+    assert "active" in text
+
+
+def test_interrupt_leaves_the_run_and_says_how_to_see_it(
+    opscore: Any, server: Server, sum_file: str, tmp_path: Path, wait_until: Any
+) -> None:
+    env = {**os.environ, "OPSCORE_API_URL": server.url, "OPSCORE_API_KEY": server.key}
+    env["PYTHONPATH"] = str(Path(__file__).parents[2])
+    command = [sys.executable, "-m", "opscore_sdk", "run", sum_file, "--input-json", "n=1"]
+    waiting = subprocess.Popen(
+        [*command, "--wait"], env=env, cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    assert waiting.stderr is not None
+    assert "see it: opscore status" in waiting.stderr.readline()
+    assert "no agent offers 'add'" in waiting.stderr.readline()
+    assert "queued" in waiting.stderr.readline()
+    waiting.send_signal(signal.SIGINT)
+    _, said = waiting.communicate(timeout=20)
+    assert waiting.returncode == 130
+    assert "The run goes on: opscore status" in said
+    assert "Traceback" not in said
+    assert "running" in opscore("status").stdout

@@ -1,0 +1,1 @@
+"""WHAT to run: definitions, versions, validation."""

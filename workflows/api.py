@@ -1,0 +1,177 @@
+"""REST: upload, validate, list, show and execute workflows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import django_filters
+from django.db.models import QuerySet
+from django.urls import path
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework.parsers import BaseParser
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from opscore.api.endpoint import Endpoint, Listing, path_of, unknown_word
+from opscore.api.idempotency import idempotent
+from opscore.api.parsers import JSONText, YAMLText, YAMLTextOld, YAMLTextPlain
+from opscore.errors import InvalidError, Problem
+from tasks.serializers import RunDetailSerializer, run_shown
+from workflows import registry
+from workflows.advice import warnings_of
+from workflows.definition import Definition, from_data, parse
+from workflows.drawing import FORMATS, draw
+from workflows.models import Workflow
+from workflows.serializers import (
+    ExecuteSerializer,
+    GraphSerializer,
+    UploadedSerializer,
+    ValidSerializer,
+    WorkflowDetailSerializer,
+    WorkflowSerializer,
+    latest,
+)
+
+_DEFINITION = {
+    "application/json": OpenApiTypes.OBJECT,
+    "application/yaml": OpenApiTypes.STR,
+}
+_FORMAT = OpenApiParameter(
+    "format", OpenApiTypes.STR, enum=FORMATS, default="text", description="text or mermaid."
+)
+_TEXTS: list[type[BaseParser]] = [JSONText, YAMLText, YAMLTextOld, YAMLTextPlain]
+
+
+class WorkflowFilter(django_filters.FilterSet):
+    """Filters of the list of workflows."""
+
+    name = django_filters.CharFilter(lookup_expr="icontains", help_text="Part of the name.")
+
+    class Meta:
+        model = Workflow
+        fields: list[str] = []
+
+
+class Workflows(Listing):
+    """The workflows of the project."""
+
+    parser_classes = _TEXTS
+    serializer_class = WorkflowSerializer
+    filterset_class = WorkflowFilter
+
+    def newest(self) -> QuerySet[Any]:
+        """Return the project's workflows."""
+        return Workflow.objects.filter(project=self.project)
+
+    @extend_schema(
+        request=_DEFINITION, responses={201: UploadedSerializer, 200: UploadedSerializer}
+    )
+    @idempotent
+    def post(self, request: Request) -> Response:
+        """Upload a definition, YAML or JSON by Content-Type; 200 when this content is known.
+
+        Every problem is reported at once, with path and line.
+        """
+        version, created = registry.upload(self.project, _definition(request))
+        body = {
+            "id": str(version.workflow_id),
+            "name": version.workflow.name,
+            "version": version.version,
+            "version_id": str(version.pk),
+            "created": created,
+        }
+        headers = {"Location": path_of(request, "workflows", version.workflow_id)}
+        return Response(body, status=201 if created else 200, headers=headers)
+
+
+class ValidateWorkflow(Endpoint):
+    """A check without an upload."""
+
+    parser_classes = _TEXTS
+    scopes = {"POST": "read"}
+
+    @extend_schema(request=_DEFINITION, responses=ValidSerializer)
+    @idempotent
+    def post(self, request: Request) -> Response:
+        """Check a definition; 400 with every problem. Nothing is stored."""
+        definition = _definition(request)
+        body = {
+            "valid": True,
+            "name": definition.name,
+            "tasks": sum(1 for _ in definition.every_task()),
+            "warnings": warnings_of(self.project, definition),
+        }
+        return Response(body)
+
+
+class DrawWorkflow(Endpoint):
+    """A picture without an upload."""
+
+    parser_classes = _TEXTS
+    scopes = {"POST": "read"}
+
+    @extend_schema(request=_DEFINITION, responses=GraphSerializer, parameters=[_FORMAT])
+    @idempotent
+    def post(self, request: Request) -> Response:
+        """Draw the graph of a definition; 400 with every problem. Nothing is stored."""
+        return _drawn(request, _definition(request))
+
+
+class WorkflowGraph(Endpoint):
+    """The picture of one workflow."""
+
+    @extend_schema(responses=GraphSerializer, parameters=[_FORMAT])
+    def get(self, request: Request, ref: str) -> Response:
+        """Draw the graph of a workflow's latest version."""
+        return _drawn(request, from_data(latest(registry.find(self.project, ref)).definition))
+
+
+class OneWorkflow(Endpoint):
+    """One workflow, by id or name."""
+
+    @extend_schema(responses=WorkflowDetailSerializer)
+    def get(self, request: Request, ref: str) -> Response:
+        """Show a workflow with its versions and the latest definition."""
+        return Response(WorkflowDetailSerializer(registry.find(self.project, ref)).data)
+
+
+class ExecuteWorkflow(Endpoint):
+    """Runs of one workflow."""
+
+    @extend_schema(request=ExecuteSerializer, responses={201: RunDetailSerializer})
+    @idempotent
+    def post(self, request: Request, ref: str) -> Response:
+        """Start a run; 400 with the path where the inputs do not meet the workflow's schema."""
+        wanted = self.checked(ExecuteSerializer)
+        inputs = wanted.pop("inputs", {})
+        run = registry.execute(self.project, ref, inputs=inputs, actor=self.actor, **wanted)
+        run.refresh_from_db()
+        headers = {"Location": path_of(request, "runs", run.pk)}
+        return Response(run_shown(run), status=201, headers=headers)
+
+
+def _drawn(request: Request, definition: Definition) -> Response:
+    notation = request.query_params.get("format", "text")
+    if notation not in FORMATS:
+        problem = Problem(unknown_word("format", notation, list(FORMATS)), "format")
+        raise InvalidError("The graph cannot be drawn like that.", [problem])
+    return Response({"format": notation, "graph": draw(definition, notation)})
+
+
+def _definition(request: Request) -> Definition:
+    text: Any = request.data
+    if not isinstance(text, str):
+        raise InvalidError("The body must be a workflow definition, YAML or JSON.")
+    kind = (request.content_type or "").partition(";")[0].strip().lower()
+    return parse(text, media_type="json" if kind == "application/json" else "yaml")
+
+
+urlpatterns = [
+    path("workflows", Workflows.as_view()),
+    path("workflows/validate", ValidateWorkflow.as_view()),
+    path("workflows/graph", DrawWorkflow.as_view()),
+    path("workflows/<str:ref>", OneWorkflow.as_view()),
+    path("workflows/<str:ref>/graph", WorkflowGraph.as_view()),
+    path("workflows/<str:ref>/execute", ExecuteWorkflow.as_view()),
+]

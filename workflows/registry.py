@@ -1,0 +1,159 @@
+"""Keeping definitions, and starting runs of them."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+
+from opscore.errors import ConflictError, NotFoundError
+from opscore.logs import get_logger
+from opscore.models import Project
+from tasks.graph import Graph
+from tasks.models import Run
+from tasks.submission import start_run
+from workflows.definition import Definition, from_data
+from workflows.models import Workflow, WorkflowVersion
+
+log = get_logger(__name__)
+_DEFAULT_PRIORITY = 5
+
+
+def upload(project: Project, definition: Definition) -> tuple[WorkflowVersion, bool]:
+    """Keep a definition as a version of the workflow that it names.
+
+    Returns (version, created): content that is known already gives its version again.
+    Raises ConflictError when its version word stands for other content. Safe to call from
+    many processes at once.
+    """
+    content = definition.as_dict()
+    digest = _digest(content)
+    with transaction.atomic():
+        workflow = _locked(project, definition)
+        known = _known(workflow, definition.version, digest)
+        if known:
+            return known, False
+        number = _next_number(workflow, definition.version)
+        version = WorkflowVersion.objects.create(
+            workflow=workflow,
+            number=number,
+            version=definition.version or str(number),
+            definition=content,
+            digest=digest,
+        )
+        if workflow.description != definition.description:
+            workflow.description = definition.description
+            workflow.save(update_fields=["description"])
+    log.info("workflow.uploaded", workflow=workflow.name, version=version.version)
+    return version, True
+
+
+def _locked(project: Project, definition: Definition) -> Workflow:
+    # The row lock makes uploads of one workflow wait for each other: versions are numbered
+    # without gaps or collisions. get_or_create stands the race of two first uploads.
+    Workflow.objects.get_or_create(
+        project=project, name=definition.name, defaults={"description": definition.description}
+    )
+    return Workflow.objects.select_for_update().get(project=project, name=definition.name)
+
+
+def _known(workflow: Workflow, word: str, digest: str) -> WorkflowVersion | None:
+    same = workflow.versions.filter(digest=digest).order_by("-number").first()
+    if same or not word:
+        return same
+    if workflow.versions.filter(version=word).exists():
+        raise ConflictError(
+            f"Version {word} of {workflow.name} exists with other content; "
+            "give the new content a new version."
+        )
+    return None
+
+
+def _next_number(workflow: Workflow, word: str) -> int:
+    """Return the next number; without a word of the author's it is one that is no such word."""
+    last = workflow.versions.order_by("-number").values_list("number", flat=True).first()
+    number = (last or 0) + 1
+    while not word and workflow.versions.filter(version=str(number)).exists():
+        number += 1
+    return number
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of the content; the order of tasks and keys does not count."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def find(project: Project, ref: str | UUID) -> Workflow:
+    """Return a workflow by its id or name; raises NotFoundError with close names."""
+    workflows = Workflow.objects.filter(project=project)
+    try:
+        found = workflows.filter(pk=UUID(str(ref))).first()
+    except ValueError:
+        found = workflows.filter(name=ref).first()
+    if found:
+        return found
+    names = list(workflows.order_by("name").values_list("name", flat=True)[:1000])
+    close = difflib.get_close_matches(str(ref), names, 3)
+    hint = f" Did you mean {', '.join(close)}?" if close else ""
+    raise NotFoundError(f"There is no workflow {ref}.{hint}")
+
+
+def execute(
+    project: Project,
+    ref: str | UUID,
+    *,
+    inputs: Mapping[str, Any],
+    version: str | None = None,
+    priority: int | None = None,
+    actor: str = "",
+    parent_task_id: UUID | None = None,
+    depth: int = 0,
+) -> Run:
+    """Start a run of a workflow's version (None: the latest), pinned to that version.
+
+    The priority is the one given, else the definition's, else 5. Joins an open transaction.
+    Raises NotFoundError for an unknown workflow or version, InvalidError for wrong inputs,
+    ConflictError when the workflow's concurrency key is taken and it does not queue.
+    """
+    workflow = find(project, ref)
+    pinned = _version(workflow, version)
+    definition, graph = _compiled(pinned.pk)
+    if priority is None:
+        priority = _DEFAULT_PRIORITY if definition.priority is None else definition.priority
+    return start_run(
+        project,
+        graph,
+        inputs=definition.check_inputs(inputs),
+        workflow=workflow.name,
+        version=pinned.version,
+        workflow_version_id=pinned.pk,
+        priority=priority,
+        actor=actor,
+        concurrency=definition.concurrency,
+        parent_task_id=parent_task_id,
+        depth=depth,
+    )
+
+
+def _version(workflow: Workflow, word: str | None) -> WorkflowVersion:
+    versions = workflow.versions.defer("definition").order_by("-number")
+    found = (versions.filter(version=word) if word else versions).first()
+    if found:
+        return found
+    newest = ", ".join(versions.values_list("version", flat=True)[:5])
+    raise NotFoundError(f"{workflow.name} has no version {word}. The newest are: {newest}.")
+
+
+@lru_cache(maxsize=64)
+def _compiled(version_id: UUID) -> tuple[Definition, Graph]:
+    """Return a version's definition and graph; a version never changes."""
+    content = WorkflowVersion.objects.values_list("definition", flat=True).get(pk=version_id)
+    definition = from_data(content)
+    return definition, definition.graph()
