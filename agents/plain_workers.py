@@ -1,6 +1,6 @@
 """Celery workers that were started by hand: each registers itself and is an agent like others.
 
-    celery -A opscore worker --pool threads -Q default.lint -n lint-3@%h
+    celery -A opscore worker -Q default.lint -n lint-3@%h
 
 Its handlers are those of `OPSCORE_HANDLERS`.
 """
@@ -14,6 +14,7 @@ import sys
 from typing import Any
 from uuid import UUID
 
+from celery.concurrency.thread import TaskPool
 from celery.signals import worker_init, worker_ready, worker_shutdown
 from django.db import connections
 from django.db.utils import DatabaseError
@@ -21,6 +22,7 @@ from django.db.utils import DatabaseError
 from agents import queues, registry, runtime, sessions, transitions
 from agents.handlers import load
 from agents.models import AgentSession
+from agents.pool import ThreadPool
 from opscore.config import load_config
 from opscore.logs import get_logger
 from opscore.models import Project
@@ -39,7 +41,9 @@ def register(sender: Any, **_: Any) -> None:
     if "prefork" in str(getattr(sender.pool_cls, "__module__", sender.pool_cls)):
         # Its processes would share one session: the death of one would go unseen, and a
         # connection of the parent would be inherited by every later one.
-        sys.exit("Ops-Core needs one process for each worker: add --pool threads (or solo).")
+        sys.exit("Ops-Core needs one process for each worker: leave --pool away (or say solo).")
+    if sender.pool_cls is TaskPool:  # somebody said --pool threads
+        sender.pool_cls = ThreadPool
     consumed = sorted(sender.app.amqp.queues.consume_from)
     handlers = load(filter(None, load_config().handlers.split(",")))
     project = Project.objects.get_or_create(slug="default")[0]

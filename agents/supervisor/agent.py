@@ -25,6 +25,7 @@ from celery.worker.state import maybe_shutdown
 from agents import runtime
 from agents.commands import CommandLine
 from agents.handlers import Handler
+from agents.pool import ThreadPool
 from agents.supervisor import policy, preload, processes
 from agents.supervisor.orders import Order, rotate, spec_of
 from agents.supervisor.wire import Wire
@@ -168,7 +169,7 @@ def serve(order: Order, lifeline: Lifeline) -> int:
     worker = app.Worker(
         hostname=f"{order.agent}@{order.host}",
         queues=order.queues,
-        pool="threads",
+        pool=ThreadPool,
         concurrency=1,
         consumer_cls=_consumer(lifeline),
         task_events=events,

@@ -52,7 +52,7 @@ class Broker:
 
     def touch(self, path: Path) -> None:
         """Send a job as soon as the broker takes it."""
-        with Celery(broker=self.url) as sender:
+        with Celery(broker=self.url, set_as_current=False) as sender:
             sender.conf.broker_transport_options = {
                 "priority_steps": list(range(10)),
                 "queue_order_strategy": "priority",

@@ -98,7 +98,7 @@ def test_paused_agent_leaves_rabbitmq_alone(
     host.ready("echo-1")
     second = host.ready("echo-2")
     pause(host, "echo-1")
-    with Celery(broker=rabbitmq_url) as sender:
+    with Celery(broker=rabbitmq_url, set_as_current=False) as sender:
         sender.conf.task_queue_max_priority = 10
         for number in range(6):
             file = str(tmp_path / str(number))

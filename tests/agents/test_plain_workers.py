@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,11 +26,18 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.fixture
 def worker(project: Project, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    options = ["-c", "1", "-P", "threads", "-Q", "default.echo", "-n", "mine@here"]
-    with (tmp_path / "worker.log").open("wb") as output:
+    with started(tmp_path) as process:
+        yield process
+
+
+@contextmanager
+def started(folder: Path, *options: str, **settings: str) -> Iterator[subprocess.Popen[bytes]]:
+    options = ("-c", "1", "-Q", "default.echo", "-n", "mine@here", *options)
+    env = {"OPSCORE_HANDLERS": HANDLERS, "OPSCORE_SESSION_TTL_S": "6", **settings}
+    with (folder / "worker.log").open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "celery", "-A", "opscore", "worker", *options],
-            env={**os.environ, "OPSCORE_HANDLERS": HANDLERS, "OPSCORE_SESSION_TTL_S": "6"},
+            env={**os.environ, **env},
             cwd=ROOT,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -37,7 +46,7 @@ def worker(project: Project, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]
     if process.poll() is None:
         process.terminate()
         process.wait(30)
-    print((tmp_path / "worker.log").read_text()[-4000:])
+    print((folder / "worker.log").read_text()[-4000:])
 
 
 def test_worker_started_by_hand_is_an_agent(
@@ -81,9 +90,28 @@ def test_worker_whose_session_was_ended_stops(
     assert worker.wait(30) == 1
 
 
+@pytest.mark.parametrize("options", [(), ("--pool", "threads")])
+def test_worker_hears_on_when_celery_cannot_store_a_result(
+    project: Project, tmp_path: Path, wait_until: WaitUntil, options: tuple[str, ...]
+) -> None:
+    # Nobody listens at port 1: the report of the chord's part fails, and so does the report of that.
+    with started(tmp_path, *options, OPSCORE_RESULT_URL="redis://127.0.0.1:1/0"):
+        wait_until(lambda: Agent.objects.filter(status="active").exists(), 30)
+        body: Any = app.signature("tests.who", args=("nowhere",), chord_size=3)
+        for n in range(3):
+            app.send_task(
+                "tests.who",
+                args=(str(tmp_path / f"done{n}"),),
+                queue="default.echo",
+                group_id="a group",
+                chord=body,
+            )
+        wait_until(lambda: all((tmp_path / f"done{n}").exists() for n in range(3)), 30)
+
+
 def test_worker_with_forked_slots_is_refused_in_a_sentence(project: Project) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "celery", "-A", "opscore", "worker", "-P", "prefork", "-c", "2"],
+        [sys.executable, "-m", "celery", "-A", "opscore", "worker", "-P", "processes", "-c", "2"],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -91,7 +119,7 @@ def test_worker_with_forked_slots_is_refused_in_a_sentence(project: Project) -> 
         check=False,
     )
     assert done.returncode == 1
-    assert "add --pool threads" in done.stderr
+    assert "leave --pool away" in done.stderr
     assert not AgentSession.objects.exists()
 
 

@@ -360,7 +360,7 @@ def test_agents_on_rabbitmq_work_are_replaced_and_take_up_queues(
     first = host.ready("cat-1")
     queue = ensure(project, word, ["gpu"])
     wait_until(lambda: queue in host.ready("cat-1").queues)
-    with Celery(broker=rabbitmq_url) as sender:
+    with Celery(broker=rabbitmq_url, set_as_current=False) as sender:
         sender.conf.task_queue_max_priority = 10
         for number, name in enumerate((f"default.{word}", queue)):
             sender.send_task("tests.touch", args=(str(tmp_path / str(number)),), queue=name)

@@ -102,7 +102,7 @@ class Faults:
         supervisor, *others = self._frozen
         for pid in others:
             _signal(pid, signal.SIGCONT)
-        time.sleep(0.1)
+        time.sleep(1)
         _signal(supervisor, signal.SIGCONT)
         self._frozen = []
 

@@ -73,8 +73,8 @@ def test_an_engine_without_repairs_is_caught() -> None:
 
 def test_an_engine_that_accepts_old_fences_is_caught() -> None:
     status, found, said = chaos(
-        *("--break", "fence", "--seconds", "15", "--drain", "1", "--every", "1.5"),
-        *("--workflows", "slow", "--rate", "3", "--faults", "zombie"),
+        *("--break", "fence", "--seconds", "20", "--drain", "1", "--every", "1.5"),
+        *("--workflows", "slow", "--rate", "0.6", "--faults", "zombie"),
     )
     assert status == 1
     assert found["doubled"] > 0, said
