@@ -7,19 +7,19 @@ from typing import Any
 from uuid import UUID
 
 from opscore.database import query
-from tasks import transitions
 from tasks.aftermath import Aftermath, tell
 from tasks.dispatch import Ready, advance
 from tasks.expressions import ExpressionError
 from tasks.held import Claimed, claimed
 from tasks.reports import fail
+from tasks.transitions import repairs, work
 
 __all__ = ["Claimed", "beat", "claim", "let_go", "poll", "put_back"]
 
 
 def claim(task_id: UUID, attempt: int, session_id: UUID) -> Claimed | None:
     """Take one attempt of a task that a hint named; None when there is nothing to take."""
-    rows = query(transitions.CLAIM, {"id": task_id, "attempt": attempt, "session": session_id})
+    rows = query(work.CLAIM, {"id": task_id, "attempt": attempt, "session": session_id})
     return claimed(rows[0]) if rows else None
 
 
@@ -28,7 +28,7 @@ def poll(session_id: UUID, limit: int) -> list[Claimed]:
 
     A task whose inputs cannot be evaluated fails here and is not returned.
     """
-    rows = query(transitions.POLL, {"session": session_id, "limit": limit})
+    rows = query(work.POLL, {"session": session_id, "limit": limit})
     tasks = sorted(map(claimed, rows), key=lambda task: -task.priority)
     return [task for task in tasks if _has_inputs(task)]
 
@@ -36,13 +36,13 @@ def poll(session_id: UUID, limit: int) -> list[Claimed]:
 def put_back(task_ids: Iterable[UUID], session_id: UUID) -> None:
     """Give back claims that the session never learned of: the answer to them was lost."""
     for task_id in task_ids:
-        rows = query(transitions.UNCLAIM, {"id": task_id, "session": session_id})
+        rows = query(repairs.UNCLAIM, {"id": task_id, "session": session_id})
         advance([Ready.of(row) for row in rows])
 
 
 def beat(task_id: UUID, fence: int) -> bool:
     """Say that the attempt is alive; False: it is over, stop working on it."""
-    return bool(query(transitions.BEAT, {"id": task_id, "fence": fence}))
+    return bool(query(work.BEAT, {"id": task_id, "fence": fence}))
 
 
 def let_go(task_ids: Sequence[UUID], fence: int | None = None) -> None:
@@ -50,7 +50,7 @@ def let_go(task_ids: Sequence[UUID], fence: int | None = None) -> None:
 
     `fence` is that of the attempt which ended; None: whichever.
     """
-    rows = query(transitions.LET_GO, {"ids": list(task_ids), "fence": fence})
+    rows = query(repairs.LET_GO, {"ids": list(task_ids), "fence": fence})
     freed = {(row["project_id"], row["limit_key"]) for row in rows if row["limit_key"]}
     tell(Aftermath(freed=sorted(freed)))
 

@@ -10,13 +10,14 @@ from opscore.database import query
 from opscore.errors import ConflictError, NotFoundError
 from opscore.logs import get_logger
 from opscore.models import Event, Project
-from tasks import deciding, limits, transitions
+from tasks import deciding, limits
 from tasks.aftermath import Aftermath, tell
 from tasks.claims import let_go
 from tasks.dispatch import Ready, advance
 from tasks.endings import end_task
 from tasks.models import Pause, Run, Task
 from tasks.states import RUN, TASK
+from tasks.transitions import repairs, runs, work
 
 log = get_logger(__name__)
 
@@ -37,7 +38,7 @@ def cancel_run(run_id: UUID, actor: str = "", *, force: bool = False) -> None:
     What the run declares for its end (`undo`, `finally`) is still done, unless `force`.
     Raises NotFoundError, and ConflictError when the run has ended.
     """
-    flagged = query(transitions.CANCEL_RUN_FLAG, {"id": run_id})
+    flagged = query(runs.CANCEL_RUN_FLAG, {"id": run_id})
     if not flagged:
         status = _status(run_id)
         if status != "cancelling":
@@ -48,7 +49,7 @@ def cancel_run(run_id: UUID, actor: str = "", *, force: bool = False) -> None:
 def finish_cancel(run_id: UUID, actor: str = "", *, force: bool = False) -> None:
     """Do the second half of a cancel; harmless when repeated."""
     params = {"id": run_id, "actor": actor, "all": force, "grace_s": load_config().cancel_grace_s}
-    row = query(transitions.CANCEL_RUN, params)[0]
+    row = query(runs.CANCEL_RUN, params)[0]
     tell(
         Aftermath(
             orphaned=row["above"],
@@ -97,7 +98,7 @@ def cancel_task(task_id: UUID, actor: str = "") -> None:
 def cancel_strays(limit: int) -> bool:
     """Cancel live tasks that belong to nothing any more; return whether there may be more."""
     grace_s = load_config().cancel_grace_s
-    rows = query(transitions.CANCEL_STRAYS, {"limit": limit, "grace_s": grace_s})
+    rows = query(runs.CANCEL_STRAYS, {"limit": limit, "grace_s": grace_s})
     for row in rows:
         log.warning("task.stray", task=str(row["id"]))
     freed = {(row["project_id"], row["limit_key"]) for row in rows if row["limit_key"]}
@@ -108,7 +109,7 @@ def cancel_strays(limit: int) -> bool:
 
 def force_cancelled(limit: int) -> bool:
     """Have processes killed that still work on tasks cancelled a grace time ago."""
-    rows = query(transitions.NOT_LET_GO, {"limit": limit})
+    rows = query(repairs.NOT_LET_GO, {"limit": limit})
     held = Task.objects.filter(status="running", session_id__isnull=False)
     busy = set(
         held.filter(session_id__in=[row["session_id"] for row in rows]).values_list(
@@ -140,7 +141,7 @@ def pause_run(run_id: UUID, actor: str = "") -> None:
 
     Raises NotFoundError, ConflictError when it neither runs nor is paused.
     """
-    if not query(transitions.PAUSE_RUN, {"id": run_id}):
+    if not query(runs.PAUSE_RUN, {"id": run_id}):
         _demand(run_id, "paused")
     _note(run_id, "run.paused", actor)
     for child in query(_CHILDREN, {"id": run_id}):
@@ -152,7 +153,7 @@ def resume_run(run_id: UUID, actor: str = "") -> None:
 
     Raises NotFoundError, ConflictError when it neither runs nor is paused.
     """
-    if not query(transitions.RESUME_RUN, {"id": run_id}):
+    if not query(runs.RESUME_RUN, {"id": run_id}):
         _demand(run_id, "running")
     _note(run_id, "run.resumed", actor)
     kick(run_id)
@@ -162,11 +163,11 @@ def resume_run(run_id: UUID, actor: str = "") -> None:
 
 def kick(run_id: UUID | None) -> None:
     """Hint and decide what a run (None: all) could not start before."""
-    query(transitions.FORGET_HINTS, {"queues": None, "run": run_id})
-    rows = query(transitions.UNDECIDED, {"run": run_id, "limit": 1000})
+    query(repairs.FORGET_HINTS, {"queues": None, "run": run_id})
+    rows = query(work.UNDECIDED, {"run": run_id, "limit": 1000})
     deciding.settle([row["id"] for row in rows])
     stale = {"limit": 1000, "stale_s": load_config().hint_stale_s, "held": []}
-    advance([Ready.of(row) for row in query(transitions.REHINT, stale)])
+    advance([Ready.of(row) for row in query(repairs.REHINT, stale)])
 
 
 def pause(project: Project, workflow: str = "", *, actor: str = "", reason: str = "") -> None:

@@ -14,13 +14,14 @@ from django.db import InterfaceError, OperationalError, transaction
 
 from opscore.database import Row, query, release
 from opscore.logs import get_logger
-from tasks import inbox, items, joins, transitions
+from tasks import inbox, items, joins
 from tasks.bodies import enter
 from tasks.endings import end_task, tell_below
 from tasks.expressions import ExpressionError, evaluate
 from tasks.held import Claimed, claimed
 from tasks.reports import complete_waiting
 from tasks.results import ResultError
+from tasks.transitions import repairs, work
 from tasks.waits import RefusedError
 
 log = get_logger(__name__)
@@ -34,7 +35,7 @@ def settle(task_ids: Iterable[UUID]) -> None:
 
 def settle_due(limit: int) -> bool:
     """Go on with waits that are over; return whether there may be more."""
-    rows = query(transitions.DUE, {"limit": limit})
+    rows = query(repairs.DUE, {"limit": limit})
     for row in rows:
         _guarded(go_on, row["id"])
     return len(rows) >= limit
@@ -52,7 +53,7 @@ def decide(task_id: UUID) -> None:
     """Run, skip or leave a pending task, as its join and its condition say."""
     with transaction.atomic():
         statuses = ["pending", "cancelled"]
-        for row in query(transitions.DECIDABLE, {"id": task_id, "statuses": statuses}):
+        for row in query(work.DECIDABLE, {"id": task_id, "statuses": statuses}):
             if row["status"] == "cancelled":
                 tell_below(task_id)
                 return
@@ -144,7 +145,7 @@ def go_on(task_id: UUID) -> None:
     """Go on with a task whose wait is over."""
     with transaction.atomic():
         sources = {"id": task_id, "statuses": ["waiting", "retrying"]}
-        for row in query(transitions.DECIDABLE, sources):
+        for row in query(work.DECIDABLE, sources):
             task = claimed(row)
             if row["waits_for"] == "time":
                 complete_waiting(task, None)

@@ -12,10 +12,10 @@ from django.db import transaction
 from opscore.config import load_config
 from opscore.database import Row, query
 from opscore.logs import get_logger
-from tasks import transitions
 from tasks.aftermath import Aftermath, tell
 from tasks.joins import Spot, Spread, spread
 from tasks.results import encode, storable
+from tasks.transitions import runs, work
 
 log = get_logger(__name__)
 
@@ -36,9 +36,9 @@ def end_task(
     """
     kept = storable(error)
     with transaction.atomic():
-        below = query(transitions.LOCK_DOWN, {"id": task_id})
+        below = query(work.LOCK_DOWN, {"id": task_id})
         ended = query(
-            transitions.END,
+            work.END,
             {
                 "id": task_id,
                 "fence": fence,
@@ -64,7 +64,7 @@ def end_task(
 def cancel_items(task_id: UUID) -> None:
     """Cancel the open items of a for_each task that ends (its row is locked)."""
     grace_s = load_config().cancel_grace_s
-    rows = query(transitions.CANCEL_ITEMS, {"id": task_id, "grace_s": grace_s})
+    rows = query(runs.CANCEL_ITEMS, {"id": task_id, "grace_s": grace_s})
     tell(
         Aftermath(
             freed=sorted(
@@ -78,8 +78,8 @@ def cancel_items(task_id: UUID) -> None:
 def tell_below(task_id: UUID) -> None:
     """Tell the tasks below one that was cancelled early, now that its needs have ended."""
     with transaction.atomic():
-        below = query(transitions.LOCK_DOWN, {"id": task_id})
-        for ended in query(transitions.ALL_NEEDS_ENDED, {"id": task_id}):
+        below = query(work.LOCK_DOWN, {"id": task_id})
+        for ended in query(work.ALL_NEEDS_ENDED, {"id": task_id}):
             reached = _spread(ended, below, "cancelled")
             runs = _close(ended, reached, "skipped", {})
             tell(_aftermath(ended, below, reached, runs))
@@ -107,7 +107,7 @@ def _spread(ended: Row, below: Sequence[Row], status: str) -> Spread:
             }
             for spot in reached.changed
         ]
-        query(transitions.SPREAD, {"run": ended["run_id"], "rows": json.dumps(rows)})
+        query(work.SPREAD, {"run": ended["run_id"], "rows": json.dumps(rows)})
     return reached
 
 
@@ -137,7 +137,7 @@ def _close(ended: Row, reached: Spread, status: str, error: Mapping[str, Any]) -
     if not sinks and not counts:
         return []
     told = json.dumps({**error, "task": ended["key"]}) if counts else None
-    return query(transitions.CLOSE_SINKS, {"run": ended["run_id"], "n": int(sinks), "error": told})
+    return query(work.CLOSE_SINKS, {"run": ended["run_id"], "n": int(sinks), "error": told})
 
 
 def _aftermath(ended: Row, below: Sequence[Row], reached: Spread, runs: Sequence[Row]) -> Aftermath:

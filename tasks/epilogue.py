@@ -11,11 +11,11 @@ from agents import queues
 from opscore.database import Row, query
 from opscore.ids import uuid7
 from opscore.models import Project
-from tasks import transitions
 from tasks.aftermath import Aftermath, tell
 from tasks.flow import Undo
 from tasks.models import Run, Task
 from tasks.retries import RetryPolicy
+from tasks.transitions import runs
 
 #: Undo tasks are numbered behind everything else of their run.
 _FIRST_NUMBER = 2_000_000_000
@@ -63,7 +63,7 @@ def _next(run: Run) -> None:
         return
     if run.phase in ("main", "undo") and _finally(run):
         return
-    ended = query(transitions.FINISH_RUN, {"id": run.id, "phase": run.phase})
+    ended = query(runs.FINISH_RUN, {"id": run.id, "phase": run.phase})
     tell(Aftermath(ended_runs=ended))
 
 
@@ -134,10 +134,10 @@ def _finally(run: Run) -> bool:
 
 def _release(run_id: UUID) -> None:
     # A statement of its own: it takes task rows, which come before the run's row.
-    rows = query(transitions.RELEASE_FINALLY, {"id": run_id})
+    rows = query(runs.RELEASE_FINALLY, {"id": run_id})
     tell(Aftermath(undecided=[row["id"] for row in rows]))
 
 
 def _move(run: Run, phase: str, sinks: int) -> bool:
     params = {"id": run.id, "phase": run.phase, "next": phase, "sinks": sinks}
-    return bool(query(transitions.NEXT_PHASE, params))
+    return bool(query(runs.NEXT_PHASE, params))

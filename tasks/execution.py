@@ -19,11 +19,12 @@ from agents.runtime import Life, current
 from opscore.database import query, release
 from opscore.errors import ConflictError
 from opscore.logs import get_logger
-from tasks import tasklogs, transitions
+from tasks import tasklogs
 from tasks.claims import beat, claim, expression_failure, let_go
 from tasks.expressions import ExpressionError
 from tasks.held import Claimed
 from tasks.reports import UnusableError, complete_claimed, fail
+from tasks.transitions import repairs
 
 log = get_logger(__name__)
 _rng = Random()  # noqa: S311 - jitter, no secret
@@ -85,7 +86,7 @@ def _claim(task_id: UUID, attempt: int, life: Life) -> Claimed | None:
     # so if the session holds the task and no thread here executes it, that is what happened.
     def again() -> Claimed | None:
         if task_id not in _executing:
-            query(transitions.UNCLAIM, {"id": task_id, "session": life.session_id})
+            query(repairs.UNCLAIM, {"id": task_id, "session": life.session_id})
         return claim(task_id, attempt, life.session_id)
 
     return patiently(again)

@@ -8,11 +8,12 @@ from uuid import UUID
 
 from opscore.database import query
 from opscore.logs import get_logger
-from tasks import control, deciding, epilogue, items, limits, subruns, transitions
+from tasks import control, deciding, epilogue, items, limits, subruns
 from tasks.aftermath import Aftermath, followed_by
 from tasks.dispatch import Ready, advance
 from tasks.signals import run_ended
 from tasks.states import RUN
+from tasks.transitions import repairs
 
 log = get_logger(__name__)
 
@@ -34,7 +35,7 @@ def follow(news: Aftermath) -> None:
 
 def resume(task_id: UUID) -> None:
     """Go on at once with a task that was parked without a delay."""
-    rows = query(transitions.WAKE, {"id": task_id, "limit": 1})
+    rows = query(repairs.WAKE, {"id": task_id, "limit": 1})
     advance([Ready.of(row) for row in rows])
     if not rows:
         deciding.go_on(task_id)

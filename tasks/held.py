@@ -8,11 +8,11 @@ from typing import Any
 from uuid import UUID
 
 from opscore.database import query
-from tasks import transitions
 from tasks.expressions import render
 from tasks.flow import Flow
 from tasks.payloads import load
 from tasks.retries import RetryPolicy
+from tasks.transitions import work
 
 #: Names that a task's row may give its expressions.
 NAMES = ("item", "index", "iteration", "previous", "error", "result")
@@ -89,7 +89,7 @@ def held(task_id: UUID, fence: int, *, waiting: bool = False) -> Claimed | None:
 
     `waiting`: also a task that waits. Its fence is the platform's own, never a client's.
     """
-    rows = query(transitions.HELD, {"id": task_id, "fence": fence, "waiting": waiting})
+    rows = query(work.HELD, {"id": task_id, "fence": fence, "waiting": waiting})
     return claimed(rows[0]) if rows else None
 
 

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-
 from opscore.config import load_config
-from opscore.database import query, release
-from opscore.logs import get_logger
+from opscore.database import query
+from tasks import steps
 from tasks.archive import BY_REFERENCE
 from tasks.retention import delete_old_runs
 
-log = get_logger(__name__)
-
 #: Rows that one step deletes at once.
 BATCH = 1000
-#: One pass ends after this many seconds: the reconciler waits in the same queue.
-BUDGET_S = 5.0
 
 _ANSWERS = """
 DELETE FROM opscore_idempotentanswer WHERE id IN (
@@ -47,15 +40,7 @@ def clean_up() -> None:
 
     Any number of these at once are harmless.
     """
-    deadline = time.monotonic() + BUDGET_S
-    for step in STEPS:
-        try:
-            while step() and time.monotonic() < deadline:
-                pass
-        except Exception:
-            # A full disk below the archive must not keep the other rows.
-            log.exception("clean_up.step_failed", step=step.__name__)
-            release()
+    steps.run(STEPS)
 
 
 def forget_answers() -> bool:
@@ -69,4 +54,4 @@ def delete_payloads() -> bool:
     return len(query(_PAYLOADS, {"limit": BATCH})) == BATCH
 
 
-STEPS: tuple[Callable[[], bool], ...] = (forget_answers, delete_old_runs, delete_payloads)
+STEPS: tuple[steps.Step, ...] = (forget_answers, delete_old_runs, delete_payloads)

@@ -17,7 +17,7 @@ from django.db import transaction
 from opscore.config import load_config
 from opscore.database import Row, query
 from opscore.ids import uuid7
-from tasks import payloads, transitions
+from tasks import payloads
 from tasks.aftermath import Aftermath, tell
 from tasks.dispatch import Ready, advance
 from tasks.endings import end_task
@@ -27,6 +27,7 @@ from tasks.graph import Node, references_in
 from tasks.held import Claimed
 from tasks.reports import UnusableError, complete_many, prepare_waiting
 from tasks.results import store
+from tasks.transitions import runs
 from tasks.waits import wait
 
 MAX_ITEMS = 10_000
@@ -94,7 +95,7 @@ def expand(task: Claimed) -> None:
         raise ExpressionError(message, "for_each")
     kept = store(task.project_id, found)
     params = {"items": kept.text, "ref": kept.reference, "count": len(found)}
-    query(transitions.KEEP_ITEMS, {"id": task.id, **params})
+    query(runs.KEEP_ITEMS, {"id": task.id, **params})
     wait(task.id, "items")
     tell(Aftermath(containers=[task.id]))
 
@@ -104,7 +105,7 @@ def gather(task_id: UUID) -> None:
     if not _worth(task_id):
         return
     with transaction.atomic():
-        for row in query(transitions.CONTAINER, {"id": task_id}):
+        for row in query(runs.CONTAINER, {"id": task_id}):
             _gather(row, Flow.from_dict(row["flow"]))
 
 
@@ -142,7 +143,7 @@ def _add(row: Row, flow: Flow, count: int) -> None:
             for place, item in enumerate(found[start : start + _BATCH])
         ]
         params = {"id": row["id"], "items": json.dumps(told), "reads": reads}
-        made = query(transitions.ADD_ITEMS, params)
+        made = query(runs.ADD_ITEMS, params)
         advance([Ready.of(item) for item in made if item["status"] == "queued"])
         tell(Aftermath(undecided=[item["id"] for item in made if item["status"] == "pending"]))
 

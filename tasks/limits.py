@@ -8,12 +8,12 @@ from django.db import transaction
 
 from opscore.database import Row, after_commit, query
 from opscore.errors import ConflictError
-from tasks import transitions
 from tasks.aftermath import Aftermath, tell
 from tasks.endings import end_task
 from tasks.expressions import render
 from tasks.flow import Concurrency
 from tasks.held import Claimed
+from tasks.transitions import runs
 from tasks.waits import RefusedError, queue, wait
 
 # One transaction at a time may judge a key: counting and starting must not interleave.
@@ -144,7 +144,7 @@ def admit(project_id: int, key: str) -> None:
     while True:
         with transaction.atomic():
             query(_LOCK_KEY, place)
-            found = query(transitions.ADMISSIBLE_TASK, place)
+            found = query(runs.ADMISSIBLE_TASK, place)
             if not found:
                 return
             queue(found[0]["id"])
@@ -157,7 +157,7 @@ def admit_runs(project_id: int, key: str) -> list[Row]:
     while True:
         with transaction.atomic():
             query(_LOCK_KEY, place)
-            found = query(transitions.ADMIT_RUN, place)
+            found = query(runs.ADMIT_RUN, place)
         if not found:
             return started
         started += found

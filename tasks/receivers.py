@@ -12,7 +12,8 @@ from agents import queues, sessions
 from agents.models import Agent
 from agents.signals import fallback_tick, session_ready, sessions_ended
 from opscore.database import query
-from tasks import reconcile, transitions
+from tasks import reconcile
+from tasks.transitions import repairs
 
 
 @receiver(sessions_ended)
@@ -30,7 +31,7 @@ def hint_waiting(agent: Agent, **_: Any) -> None:
     """
     names = set(queues.matching(agent.project, agent.capabilities, agent.labels))
     if waited := names - sessions.served_by_others(agent.pk):
-        query(transitions.FORGET_HINTS, {"queues": sorted(waited), "run": None})
+        query(repairs.FORGET_HINTS, {"queues": sorted(waited), "run": None})
         reconcile.repeat_hints()
 
 

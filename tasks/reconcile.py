@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from uuid import UUID
 
@@ -11,31 +10,22 @@ from opscore.config import load_config
 from opscore.database import Row, query, release
 from opscore.errors import ConflictError
 from opscore.logs import get_logger
-from tasks import broker, control, deciding, epilogue, inbox, items, limits, subruns, transitions
+from tasks import broker, control, deciding, epilogue, inbox, items, limits, steps, subruns
 from tasks.dispatch import Ready, advance
 from tasks.endings import end_task
 from tasks.models import Task
 from tasks.reports import fail, give_up
+from tasks.transitions import repairs, runs, work
 
 log = get_logger(__name__)
 
 #: Rows that one step takes at once; their locks are held for a few ms.
 BATCH = 500
-#: One reconcile ends after this many seconds, so that ticks do not pile up.
-BUDGET_S = 5.0
 
 
 def reconcile() -> None:
     """Do every repair until nothing is due. Any number of these at once are harmless."""
-    deadline = time.monotonic() + BUDGET_S
-    for step in STEPS:
-        try:
-            while step() and time.monotonic() < deadline:
-                pass
-        except Exception:
-            # One row that breaks its step must not stop the repairs of all others.
-            log.exception("reconcile.step_failed", step=step.__name__)
-            release()
+    steps.run(STEPS)
 
 
 def give_back_lost() -> bool:
@@ -46,7 +36,7 @@ def give_back_lost() -> bool:
 def give_back(session_ids: Sequence[UUID] | None) -> bool:
     """Give back what these ended sessions hold (None: all); fail what was lost too often."""
     row = query(
-        transitions.GIVE_BACK,
+        repairs.GIVE_BACK,
         {
             "sessions": None if session_ids is None else list(session_ids),
             "max_losses": load_config().max_losses,
@@ -73,7 +63,7 @@ def _fail_poison(task_id: UUID, fence: int) -> None:
 
 def fail_overdue() -> bool:
     """Fail attempts past their deadline and have their processes killed."""
-    rows = query(transitions.OVERDUE, {"limit": BATCH})
+    rows = query(repairs.OVERDUE, {"limit": BATCH})
     for row in rows:
         error = _overdue(row)
         try:
@@ -98,7 +88,7 @@ def _overdue(row: Row) -> dict[str, str]:
 
 def fail_queued_too_long() -> bool:
     """Fail tasks that no agent took in time."""
-    rows = query(transitions.QUEUED_TOO_LONG, {"limit": BATCH})
+    rows = query(repairs.QUEUED_TOO_LONG, {"limit": BATCH})
     for row in rows:
         message = f"no agent took it within {row['queue_timeout_s']:g} s"
         end_task(
@@ -118,7 +108,7 @@ def force_cancelled() -> bool:
 
 def wake_retries() -> bool:
     """Queue the retries whose backoff is over."""
-    return _hint(transitions.WAKE, {"limit": BATCH, "id": None})
+    return _hint(repairs.WAKE, {"limit": BATCH, "id": None})
 
 
 def end_waits() -> bool:
@@ -128,7 +118,7 @@ def end_waits() -> bool:
 
 def decide_left_over() -> bool:
     """Decide what was released and left undecided by a process that died."""
-    rows = query(transitions.UNDECIDED, {"run": None, "limit": BATCH})
+    rows = query(work.UNDECIDED, {"run": None, "limit": BATCH})
     deciding.settle([row["id"] for row in rows])
     return False
 
@@ -162,7 +152,7 @@ def notice_broker_loss() -> bool:
     """Forget all hints when the broker has lost its memory, so that they are sent again."""
     if broker.lost_memory():
         log.warning("broker.lost_memory")
-        query(transitions.FORGET_HINTS, {"queues": None, "run": None})
+        query(repairs.FORGET_HINTS, {"queues": None, "run": None})
         # Not before: whoever is cut off here must leave the loss to be seen by the next one.
         broker.remember()
     return False
@@ -172,20 +162,20 @@ def repeat_hints() -> bool:
     """Send again what is queued and was not taken for too long."""
     stale_s = load_config().hint_stale_s
     queued = {
-        row["queue"]: row["tasks"] for row in query(transitions.STALE_QUEUES, {"stale_s": stale_s})
+        row["queue"]: row["tasks"] for row in query(repairs.STALE_QUEUES, {"stale_s": stale_s})
     }
     if not queued:
         return False
     lengths = broker.lengths(queued)
     held = [name for name, tasks in queued.items() if lengths.get(name, 0) >= tasks]
-    rows = query(transitions.REHINT, {"limit": BATCH, "stale_s": stale_s, "held": held})
+    rows = query(repairs.REHINT, {"limit": BATCH, "stale_s": stale_s, "held": held})
     advance([Ready.of(row) for row in rows if not row["held"]])
     return len(rows) >= BATCH
 
 
 def finish_cancels() -> bool:
     """Finish cancels that were cut short between their two transactions."""
-    for row in query(transitions.HALF_CANCELLED, {}):
+    for row in query(runs.HALF_CANCELLED, {}):
         control.finish_cancel(row["id"])
     return False
 
@@ -203,7 +193,7 @@ SELECT t.id FROM tasks_task t
         AND i.status NOT IN ('completed', 'failed', 'cancelled', 'skipped')) LIMIT 500
 """
 
-STEPS: tuple[Callable[[], bool], ...] = (
+STEPS: tuple[steps.Step, ...] = (
     give_back_lost,
     fail_overdue,
     fail_queued_too_long,

@@ -14,7 +14,7 @@ from django.db import transaction
 from opscore.database import query
 from opscore.errors import ConflictError
 from opscore.logs import get_logger
-from tasks import catches, transitions
+from tasks import catches
 from tasks.aftermath import Aftermath, tell
 from tasks.dispatch import Ready, advance
 from tasks.endings import end_task
@@ -22,6 +22,7 @@ from tasks.expressions import ExpressionError, evaluate, render
 from tasks.held import Claimed, held
 from tasks.results import ResultError, encode, storable, store
 from tasks.retries import Retry, RetryPolicy, decide
+from tasks.transitions import work
 
 log = get_logger(__name__)
 _rng = Random()  # noqa: S311 - jitter, no secret
@@ -147,7 +148,7 @@ def _reads_previous(task: Claimed) -> bool:
 def complete_many(reports: Sequence[Report], carried: Collection[int] = ()) -> set[UUID]:
     """Write results in one statement; return the ids of those that were still wanted."""
     row = query(
-        transitions.COMPLETE,
+        work.COMPLETE,
         {
             "ids": [report.id for report in reports],
             "fences": [report.fence for report in reports],
@@ -271,7 +272,7 @@ def _park(
     change: Mapping[str, Any] | None = None,
 ) -> None:
     rows = query(
-        transitions.RETRY,
+        work.RETRY,
         {
             "id": task_id,
             "fence": fence,

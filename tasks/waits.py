@@ -9,8 +9,8 @@ from typing import Any
 from uuid import UUID
 
 from opscore.database import query
-from tasks import transitions
 from tasks.dispatch import Ready, advance
+from tasks.transitions import work
 
 
 class RefusedError(Exception):
@@ -23,7 +23,7 @@ class RefusedError(Exception):
 
 def queue(task_id: UUID) -> None:
     """Queue the task and hint it after commit."""
-    advance([Ready.of(row) for row in query(transitions.QUEUE, {"id": task_id})])
+    advance([Ready.of(row) for row in query(work.QUEUE, {"id": task_id})])
 
 
 def wait(
@@ -39,7 +39,7 @@ def wait(
     `reason` is one of time, signal, approval, run, items, rate, slot.
     """
     rows = query(
-        transitions.WAIT,
+        work.WAIT,
         {
             "id": task_id,
             "for": reason,

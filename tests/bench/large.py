@@ -5,32 +5,15 @@ Everything runs inside this process, on embedded services.
 
 from __future__ import annotations
 
-import os
-import tempfile
-from pathlib import Path
-
-import django
-
-from opscore.config import Config
-from opscore.embedded import Services
+from tests.bench.platform import platform
 
 
 def main() -> None:
     """Start services, measure, stop them."""
-    with tempfile.TemporaryDirectory(prefix="opscore-large-") as name:
-        folder = Path(name)
-        # PostgreSQL runs as another account when this runs as root.
-        folder.chmod(0o711)
-        with Services(Config(var_dir=folder / "services")) as services:
-            os.environ.update(services.environment(), OPSCORE_SECRET_KEY="only-for-benchmarks")
-            os.environ |= {
-                "OPSCORE_LOG_LEVEL": "ERROR",
-                "DJANGO_SETTINGS_MODULE": "opscore.settings",
-            }
-            django.setup()
-            from tests.bench.large_measures import measure
+    with platform():
+        from tests.bench.large_measures import measure
 
-            measure()
+        measure()
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import pytest
 
 from agents import registry, runtime, sessions
 from agents.models import AgentSession
+from opscore.database import query
 from opscore.models import Project
 from tasks.models import Run, Task
 from workflows.testing import Rehearsal
@@ -53,3 +54,7 @@ def status_of(task_id: UUID) -> str:
 def error_of(row: Task | Run) -> dict[str, Any]:
     assert row.error is not None
     return dict(row.error)
+
+
+def transaction_number() -> int:
+    return int(query("SELECT pg_current_xact_id()::text::bigint AS n", {})[0]["n"])

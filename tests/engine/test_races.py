@@ -14,11 +14,12 @@ from django.db.models import F
 from agents.handlers import Context, HandlerError
 from opscore.database import query
 from opscore.errors import ConflictError
-from tasks import control, dispatch, items, reconcile, reports, transitions
+from tasks import control, dispatch, items, reconcile, reports
 from tasks.flow import Concurrency, Flow, Undo
 from tasks.models import Run, Task
 from tasks.reports import complete
 from tasks.retries import RetryPolicy
+from tasks.transitions import runs
 from tests.conftest import WaitUntil
 from tests.engine.conftest import Bench, error_of
 from tests.engine.flows import begin, node, pass_time, statuses, task_of
@@ -89,7 +90,7 @@ def test_cancel_meets_the_adding_of_items(
     monkeypatch.setattr(items, "gather", lambda task_id: None)
     bench.step(task_of(run, "each[0]"))
     with transaction.atomic():
-        for row in query(transitions.CONTAINER, {"id": each.id}):
+        for row in query(runs.CONTAINER, {"id": each.id}):
             items._gather(row, Flow.from_dict(row["flow"]))
         thread = in_thread(lambda: control.cancel_run(run.id))
         somebody_waits(wait_until, 1)

@@ -6,28 +6,25 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import OperationalError, transaction
+from django.db import transaction
 from django.utils import timezone
 
 from agents import sessions
-from agents.handlers import Context, HandlerError, Registered
+from agents.handlers import Context, HandlerError
 from agents.models import Agent, AgentSession
 from opscore.config import load_config
-from opscore.database import query
-from opscore.errors import ConflictError, InvalidError, NotFoundError
+from opscore.errors import ConflictError, InvalidError
 from opscore.ids import uuid7
 from opscore.models import Event, Project
-from tasks import reconcile, tasklogs
+from tasks import reconcile
 from tasks.claims import claim, poll
-from tasks.control import cancel_run, cancel_task
 from tasks.execution import Outcome, execute
 from tasks.graph import Graph, Node
-from tasks.models import Attempt, Payload, Run, Task, TaskLog
+from tasks.models import Payload, Run, Task
 from tasks.reports import complete, fail
-from tasks.results import outputs_of, result_of
 from tasks.retries import RetryPolicy
 from tasks.submission import start_run, submit_task
-from tests.engine.conftest import Bench, error_of, status_of
+from tests.engine.conftest import Bench, error_of, status_of, transaction_number
 from tests.engine.dags import chain, diamond
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -57,51 +54,12 @@ def test_run_ends_when_its_last_sink_has_ended(bench: Bench) -> None:
 def test_node_costs_at_most_two_transactions(bench: Bench) -> None:
     run = start_run(bench.project, chain(40), inputs={})
     ids = list(run.tasks.order_by("number").values_list("id", flat=True))
-    before = _transaction_number()
+    before = transaction_number()
     for number, task_id in enumerate(ids):
         assert execute(task_id, 1, (number + 1,)) is Outcome.COMPLETED
     # Every transaction that writes takes one number; asking for it takes one too.
     # (Autovacuum may take a few: fewer than one for each node.)
-    assert _transaction_number() - before - 1 < 2 * len(ids) + 20
-
-
-def _transaction_number() -> int:
-    return int(query("SELECT pg_current_xact_id()::text::bigint AS n", {})[0]["n"])
-
-
-def test_result_of_a_task_is_kept(bench: Bench) -> None:
-    task = submit_task(bench.project, node(inputs={"a": 1}))
-    bench.does("work", lambda context: {"doubled": context.inputs["a"] * 2})
-    assert bench.step(task) is Outcome.COMPLETED
-    task.refresh_from_db()
-    assert task.result == {"doubled": 2}
-
-
-def test_expressions_see_inputs_and_upstream_results(bench: Bench) -> None:
-    graph = Graph.of(
-        [
-            node(
-                key="first",
-                inputs={"n": "${{ inputs.n }}"},
-                outputs={"twice": "${{ result.n * 2 }}"},
-            ),
-            node(
-                key="second",
-                needs=("first",),
-                inputs={
-                    "n": "${{ tasks.first.outputs.twice }}",
-                    "raw": "${{ tasks.first.result.n }}",
-                },
-            ),
-        ],
-        outputs={"answer": "${{ tasks.second.result.n }}", "run": "${{ run.workflow }}"},
-    )
-    bench.does("work", lambda context: context.inputs)
-    run = start_run(bench.project, graph, inputs={"n": 21}, workflow="sums")
-    bench.finish(run)
-    assert outputs_of(run) == {"answer": 42, "run": "sums"}
-    assert run.status == "completed"
-    assert run.task_count == 2
+    assert transaction_number() - before - 1 < 2 * len(ids) + 20
 
 
 def test_failed_task_fails_its_run_and_skips_what_depended_on_it(bench: Bench) -> None:
@@ -300,28 +258,6 @@ def test_process_that_has_gone_on_is_not_killed_for_its_last_task(bench: Bench) 
     assert (status_of(late.id), bench.session.condemned) == ("failed", "")
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        ValueError("a NUL \0 inside"),
-        FileNotFoundError(2, "gone", "name-\udcff"),
-        HandlerError("odd", type={"a": object()}),  # type: ignore[arg-type]
-        SystemExit(3),
-        KeyboardInterrupt(),
-    ],
-)
-def test_whatever_a_handler_raises_fails_its_attempt(bench: Bench, error: BaseException) -> None:
-    def work(task: Context) -> None:
-        raise error
-
-    bench.does("work", work)
-    task = submit_task(bench.project, node())
-    assert bench.step(task) is Outcome.FAILED
-    task.refresh_from_db()
-    assert task.status == "failed"
-    assert isinstance(error_of(task)["type"], str)
-
-
 def test_step_that_breaks_does_not_stop_the_other_repairs(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -386,94 +322,6 @@ def test_other_projects_tasks_are_out_of_reach(bench: Bench) -> None:
     assert poll(bench.session.id, 10) == []
 
 
-@pytest.mark.parametrize("result", [object(), {1, 2}, float("nan"), "a\0b", "\ud800", {"k\0": 1}])
-def test_result_that_is_not_json_fails_the_attempt_with_that_reason(
-    bench: Bench, result: object
-) -> None:
-    bench.does("work", lambda context: result)
-    task = submit_task(bench.project, node(retry=RetryPolicy(limit=3)))
-    bench.step(task)
-    task.refresh_from_db()
-    assert (task.status, error_of(task)["type"]) == ("failed", "invalid_result")
-
-
-def test_endless_result_fails_the_attempt(bench: Bench) -> None:
-    loop: list[object] = []
-    loop.append(loop)
-    bench.does("work", lambda context: loop)
-    task = submit_task(bench.project, node())
-    bench.step(task)
-    task.refresh_from_db()
-    assert (task.status, error_of(task)["type"]) == ("failed", "invalid_result")
-
-
-def test_large_result_is_kept_by_reference_and_readable_downstream(bench: Bench) -> None:
-    text = "x" * (load_config().inline_result_bytes + 1)
-    graph = Graph.of(
-        [
-            node(key="big"),
-            node(
-                key="next",
-                needs=("big",),
-                capability="other",
-                inputs={"size": "${{ size(tasks.big.result) }}"},
-            ),
-        ]
-    )
-    bench.does("work", lambda context: text)
-    bench.does("other", lambda context: context.inputs["size"])
-    run = bench.finish(start_run(bench.project, graph, inputs={}))
-    big = run.tasks.get(key="big")
-    assert big.result is None
-    assert big.result_ref is not None
-    assert Payload.objects.get(id=big.result_ref).size == len(text) + 2
-    assert result_of(big) == text
-    assert run.tasks.get(key="next").result == len(text)
-
-
-def test_result_above_the_limit_fails_the_attempt(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(load_config(), "max_result_bytes", 100)
-    bench.does("work", lambda context: "x" * 100)
-    task = submit_task(bench.project, node())
-    bench.step(task)
-    task.refresh_from_db()
-    assert error_of(task)["type"] == "result_too_large"
-
-
-def test_expression_that_cannot_be_evaluated_fails_the_task(bench: Bench) -> None:
-    task = start_run(
-        bench.project, Graph.of([node(inputs={"x": "${{ inputs.missing.deeper }}"})]), inputs={}
-    ).tasks.get()
-    assert bench.step(task) is Outcome.FAILED
-    task.refresh_from_db()
-    assert error_of(task)["type"] == "expression"
-    assert error_of(task)["retryable"] is False
-
-
-def test_expression_that_cannot_be_evaluated_fails_for_a_poller_too(bench: Bench) -> None:
-    start_run(
-        bench.project, Graph.of([node(inputs={"x": "${{ inputs.missing.deeper }}"})]), inputs={}
-    )
-    assert poll(bench.session.id, 1) == []
-    assert Task.objects.get().status == "failed"
-
-
-def test_outputs_that_cannot_be_evaluated_fail_the_attempt(bench: Bench) -> None:
-    graph = Graph.of([node(outputs={"x": "${{ result.missing }}"})])
-    run = bench.finish(start_run(bench.project, graph, inputs={}))
-    assert run.status == "failed"
-    assert error_of(run)["message"].startswith("outputs:")
-
-
-def test_capability_without_a_handler_fails_with_that_reason(bench: Bench) -> None:
-    task = submit_task(bench.project, node(capability="nobody"))
-    bench.step(task)
-    task.refresh_from_db()
-    assert error_of(task)["type"] == "no_handler"
-
-
 def test_hint_without_an_agent_in_the_process_is_ignored(project: Project) -> None:
     task = submit_task(project, node())
     assert execute(task.id, 1, ()) is Outcome.STALE
@@ -487,137 +335,6 @@ def test_doubled_hint_of_a_completed_task_lets_the_canvas_go_on(bench: Bench) ->
     assert execute(uuid7(), 1, ()) is Outcome.STALE
 
 
-def test_cancelled_run_runs_nothing_more(bench: Bench) -> None:
-    run = start_run(bench.project, chain(3), inputs={})
-    held = claim(run.tasks.get(number=0).id, 1, bench.session.id)
-    assert held is not None
-    cancel_run(run.id, actor="alice")
-    run.refresh_from_db()
-    assert run.status == "cancelled"
-    assert set(run.tasks.values_list("status", flat=True)) == {"cancelled"}
-    with pytest.raises(ConflictError):
-        complete(held.id, held.fence, 1)
-    with pytest.raises(ConflictError, match="cancelled already"):
-        cancel_run(run.id)
-    assert Event.objects.get(run_id=run.id, kind="run.cancelled").actor == "alice"
-    assert Attempt.objects.get(task_id=held.id).outcome == "cancelled"
-
-
-def test_cancel_that_was_cut_short_is_finished_by_the_reconciler(bench: Bench) -> None:
-    run = start_run(bench.project, chain(3), inputs={})
-    Run.objects.filter(id=run.id).update(status="cancelling")
-    assert claim(run.tasks.get(number=0).id, 1, bench.session.id) is None
-    reconcile.reconcile()
-    run.refresh_from_db()
-    assert run.status == "cancelled"
-
-
-@pytest.mark.parametrize("state", ["queued", "running", "retrying"])
-def test_task_can_be_cancelled_in_any_live_state(bench: Bench, state: str) -> None:
-    bench.does("work", boom)
-    task = submit_task(bench.project, node(retry=RetryPolicy(limit=1, initial_s=100)))
-    if state == "running":
-        claim(task.id, 1, bench.session.id)
-    if state == "retrying":
-        while status_of(task.id) != "retrying":
-            bench.step(task)
-    assert status_of(task.id) == state
-    cancel_task(task.id, actor="bob")
-    assert status_of(task.id) == "cancelled"
-    run = Run.objects.get(id=task.run_id)
-    assert (run.status, error_of(run)["message"]) == ("cancelled", "The task was cancelled by bob.")
-    with pytest.raises(ConflictError, match="cancelled already"):
-        cancel_task(task.id)
-
-
-def test_cancelled_task_skips_what_depends_on_it(bench: Bench) -> None:
-    run = start_run(bench.project, chain(3), inputs={})
-    cancel_task(run.tasks.get(number=1).id)
-    bench.finish(run)
-    assert list(run.tasks.order_by("number").values_list("status", flat=True)) == [
-        "completed",
-        "cancelled",
-        "skipped",
-    ]
-    assert run.status == "cancelled"
-
-
-def test_cancel_of_the_unknown_is_not_found(db: None) -> None:
-    for cancel in (cancel_run, cancel_task):
-        with pytest.raises(NotFoundError):
-            cancel(uuid7())
-
-
-def test_handler_learns_that_it_was_cancelled(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tasks.execution._ASK_EVERY_S", 0.0)
-
-    def work(task: Context) -> bool:
-        before = task.cancelled()
-        cancel_task(task.task_id)
-        seen.append((before, task.cancelled(), task.cancelled()))
-        return True
-
-    seen: list[tuple[bool, bool, bool]] = []
-    bench.does("work", work)
-    assert bench.step(submit_task(bench.project, node())) is Outcome.STALE
-    assert seen == [(False, True, True)]
-
-
-def test_transactional_handler_writes_its_rows_with_the_result(bench: Bench) -> None:
-    def work(task: Context) -> str:
-        Project.objects.create(slug=f"made-{task.attempt}")
-        return "done"
-
-    bench.does("work", Registered("work", work, transactional=True))
-    assert bench.step(submit_task(bench.project, node())) is Outcome.COMPLETED
-    assert Project.objects.filter(slug="made-1").count() == 1
-
-
-def test_rows_of_a_transactional_handler_vanish_when_its_report_is_refused(bench: Bench) -> None:
-    def work(task: Context) -> str:
-        Project.objects.create(slug="ghost")
-        # The task is lost in the middle; in the same connection, as a thread of its own would.
-        Task.objects.filter(id=task.task_id).update(fence=99)
-        return "too late"
-
-    bench.does("work", Registered("work", work, transactional=True))
-    assert bench.step(submit_task(bench.project, node())) is Outcome.STALE
-    assert not Project.objects.filter(slug="ghost").exists()
-
-
-def test_rows_of_a_transactional_handler_vanish_when_its_result_cannot_be_kept(
-    bench: Bench,
-) -> None:
-    def work(task: Context) -> object:
-        Project.objects.create(slug="ghost")
-        return object()
-
-    bench.does("work", Registered("work", work, transactional=True))
-    task = submit_task(bench.project, node())
-    assert bench.step(task) is Outcome.FAILED
-    assert status_of(task.id) == "failed"
-    assert not Project.objects.filter(slug="ghost").exists()
-
-
-def test_transactional_handler_is_run_again_when_the_database_broke_it(bench: Bench) -> None:
-    tries: list[int] = []
-
-    def work(task: Context) -> int:
-        tries.append(1)
-        Project.objects.create(slug=f"try-{len(tries)}")
-        if len(tries) < 3:
-            raise OperationalError("deadlock detected")
-        return len(tries)
-
-    bench.does("work", Registered("work", work, transactional=True))
-    assert bench.step(submit_task(bench.project, node())) is Outcome.COMPLETED
-    assert list(Project.objects.filter(slug__startswith="try").values_list("slug", flat=True)) == [
-        "try-3"
-    ]
-
-
 def test_nothing_is_hinted_when_the_submitting_transaction_rolls_back(project: Project) -> None:
     def submit_and_fail() -> None:
         with transaction.atomic():
@@ -628,42 +345,6 @@ def test_nothing_is_hinted_when_the_submitting_transaction_rolls_back(project: P
         submit_and_fail()
     assert not Task.objects.exists()
     assert not Run.objects.exists()
-
-
-def test_log_of_an_attempt_is_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(load_config(), "max_log_lines", 3)
-    task = submit_task(bench.project, node())
-    assert tasklogs.append(task.id, 1, [("log", "one\ntwo\0")]) is True
-    assert tasklogs.append(task.id, 1, [("stderr", "three\nfour\n")]) is False
-    assert tasklogs.append(task.id, 1, [("stderr", "five")]) is False
-    kept = [("log", "one"), ("log", "two\N{SYMBOL FOR NULL}"), ("platform", tasklogs.FULL)]
-    assert list(TaskLog.objects.order_by("id").values_list("stream", "text")) == kept
-    tasklogs.append(task.id, 2, [("log", "y" * 9000)])
-    assert len(TaskLog.objects.get(attempt=2).text) == tasklogs.MAX_LINE
-
-
-def flood(context: Context) -> None:
-    for number in range(1000):
-        context.log(f"line {number}")
-
-
-def test_flood_of_log_lines_stops_asking_the_database(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(load_config(), "max_log_lines", 2)
-    bench.does("work", flood)
-    task = submit_task(bench.project, node())
-    before = _transaction_number()
-    assert bench.step(task) is Outcome.COMPLETED
-    assert _transaction_number() - before < 20
-    assert TaskLog.objects.filter(task=task).count() == 2
-
-
-def test_handlers_log_lines_are_kept(bench: Bench) -> None:
-    bench.does("work", lambda context: context.log("hello"))
-    task = submit_task(bench.project, node())
-    bench.step(task)
-    assert TaskLog.objects.get(task=task).text == "hello"
 
 
 @pytest.mark.parametrize("priority", [-1, 10])

@@ -1,0 +1,68 @@
+"""What several statements share."""
+
+from __future__ import annotations
+
+from typing import LiteralString
+
+# How far below a task the canvas that carried it can reach (see tasks.segments.MAX_CHAIN): joins
+# within that distance lose their carrier when the task ends in an unusual way.
+REACH: LiteralString = "11"
+
+CLAIM_SET: LiteralString = """
+   SET status = 'running', fence = t.fence + 1, session_id = %(session)s,
+       started_at = clock_timestamp(), wake_at = NULL,
+       lease_until = clock_timestamp()
+                     + make_interval(secs => least(t.timeout_s, t.heartbeat_s))
+"""
+
+# What is due may start: the run runs (or ends, and this belongs to its end), nobody paused it.
+RUNNABLE: LiteralString = """
+       (r.status = 'running' OR r.status = 'cancelling' AND t.phase <> 'main')
+   AND NOT EXISTS (SELECT FROM tasks_pause p
+                    WHERE p.project_id = t.project_id AND p.workflow IN ('', r.workflow))
+"""
+
+LIVE: LiteralString = "('pending', 'queued', 'running', 'waiting', 'retrying')"
+
+# All that the holder of an attempt needs.
+CLAIMED: LiteralString = """
+       t.id, t.run_id, t.project_id, t.number, t.key, t.uses, t.capability, t.requires, t.queue,
+       t.attempt, t.fence,
+       t.priority, t.timeout_s, t.inputs::json, t.outputs_template::json, t.retry::json,
+       t.flow::json, t.names::json, t.parent_id, t.tried_before,
+       r.inputs::json AS run_inputs, r.workflow,
+       (SELECT json_object_agg(u.key, json_build_object(
+                 'result', u.result, 'outputs', u.outputs, 'result_ref', u.result_ref,
+                 'status', u.status, 'error', u.error))
+          FROM tasks_task u WHERE u.run_id = t.run_id AND u.number = ANY(t.reads)) AS upstream
+"""
+
+# What dispatch must know of a task that became ready.
+READY: LiteralString = """t.id, t.run_id, t.project_id, t.number, t.attempt, t.queue,
+       t.capability, t.priority, t.uncarried, t.in_degree, t.successors"""
+
+READY_OF_MADE: LiteralString = """m.id, m.run_id, m.project_id, m.number, m.attempt, m.queue,
+       m.capability, m.priority, m.uncarried, m.in_degree, m.successors"""
+
+# A run's end: its last open sink decides, by the first error that was recorded. A run with an
+# epilogue stays as it is: `tasks.epilogue` goes on.
+STAYS: LiteralString = """
+       (s.n = 0 OR r.open_sinks > s.n OR r.epilogue
+        OR r.status NOT IN ('created', 'running', 'paused'))
+"""
+
+VERDICT: LiteralString = """
+         CASE WHEN COALESCE(r.error, s.error) IS NULL THEN 'completed'
+              WHEN COALESCE(r.error, s.error)->>'type' = 'cancelled' THEN 'cancelled'
+              ELSE 'failed' END
+"""
+
+END_RUN: LiteralString = f"""
+       open_sinks = r.open_sinks - s.n,
+       status = CASE WHEN {STAYS} THEN r.status ELSE {VERDICT} END,
+       completed_at = CASE WHEN {STAYS} THEN r.completed_at ELSE clock_timestamp() END
+"""
+
+ENDED: LiteralString = """
+       r.id, r.project_id, r.workflow, r.status, r.open_sinks, r.parent_task_id, r.limit_key
+"""
