@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID
 
 from agents import sessions
@@ -38,17 +39,17 @@ def cancel_run(run_id: UUID, actor: str = "", *, force: bool = False) -> None:
     What the run declares for its end (`undo`, `finally`) is still done, unless `force`.
     Raises NotFoundError, and ConflictError when the run has ended.
     """
-    flagged = query(runs.CANCEL_RUN_FLAG, {"id": run_id})
+    flagged = query(runs.CANCEL_RUN_FLAG, {"id": run_id, "force": force})
     if not flagged:
         status = _status(run_id)
         if status != "cancelling":
             raise ConflictError(f"The run is {status} already; it cannot be cancelled.")
-    finish_cancel(run_id, actor, force=force)
+    finish_cancel(run_id, actor)
 
 
-def finish_cancel(run_id: UUID, actor: str = "", *, force: bool = False) -> None:
+def finish_cancel(run_id: UUID, actor: str = "") -> None:
     """Do the second half of a cancel; harmless when repeated."""
-    params = {"id": run_id, "actor": actor, "all": force, "grace_s": load_config().cancel_grace_s}
+    params = {"id": run_id, "actor": actor, "grace_s": load_config().cancel_grace_s}
     row = query(runs.CANCEL_RUN, params)[0]
     tell(
         Aftermath(
@@ -156,17 +157,24 @@ def resume_run(run_id: UUID, actor: str = "") -> None:
     if not query(runs.RESUME_RUN, {"id": run_id}):
         _demand(run_id, "running")
     _note(run_id, "run.resumed", actor)
-    kick(run_id)
+    kick(run_id=run_id)
     for child in query(_CHILDREN, {"id": run_id}):
         _quietly(resume_run, child["id"], actor)
 
 
-def kick(run_id: UUID | None) -> None:
-    """Hint and decide what a run (None: all) could not start before."""
-    query(repairs.FORGET_HINTS, {"queues": None, "run": run_id})
+def kick(*, run_id: UUID | None = None, project_id: int | None = None) -> None:
+    """Hint and decide what a run, or a whole project, could not start before."""
+    whose = {"run": run_id, "project": project_id}
+    query(repairs.QUEUE_ANEW, whose)
+    query(repairs.FORGET_HINTS, {**whose, "queues": None})
     rows = query(work.UNDECIDED, {"run": run_id, "limit": 1000})
     deciding.settle([row["id"] for row in rows])
-    stale = {"limit": 1000, "stale_s": load_config().hint_stale_s, "held": []}
+    stale: dict[str, Any] = {
+        **whose,
+        "limit": 1000,
+        "stale_s": load_config().hint_stale_s,
+        "held": [],
+    }
     advance([Ready.of(row) for row in query(repairs.REHINT, stale)])
 
 
@@ -181,7 +189,7 @@ def resume(project: Project, workflow: str = "") -> None:
     """End such a pause; harmless when there is none."""
     ended, _ = Pause.objects.filter(project=project, workflow=workflow).delete()
     if ended:
-        kick(None)
+        kick(project_id=project.pk)
 
 
 def admit_runs(project_id: int, key: str) -> None:
@@ -192,7 +200,7 @@ def admit_runs(project_id: int, key: str) -> None:
     for run_id in limits.runs_to_replace(project_id, key):
         make_room(run_id)
     for run in limits.admit_runs(project_id, key):
-        kick(run["id"])
+        kick(run_id=run["id"])
 
 
 def _quietly(verb: object, run_id: UUID, actor: str) -> None:

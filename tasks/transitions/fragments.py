@@ -53,7 +53,7 @@ STAYS: LiteralString = """
 
 VERDICT: LiteralString = """
          CASE WHEN COALESCE(r.error, s.error) IS NULL THEN 'completed'
-              WHEN COALESCE(r.error, s.error)->>'type' = 'cancelled' THEN 'cancelled'
+              WHEN COALESCE(r.error, s.error)->'cancelled' = 'true' THEN 'cancelled'
               ELSE 'failed' END
 """
 
