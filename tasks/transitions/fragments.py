@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import LiteralString
 
-# How far below a task the canvas that carried it can reach (see tasks.segments.MAX_CHAIN): joins
-# within that distance lose their carrier when the task ends in an unusual way.
+# How far below a task a chain that carried it can reach (see tasks.segments.MAX_CHAIN): joins
+# within that distance lose their carrier when the task ends in an unusual way. A deeper one, in
+# nested chords, is hinted by the reconciler.
 REACH: LiteralString = "11"
 
 CLAIM_SET: LiteralString = """
