@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -64,14 +65,7 @@ def cancel_runs_below(task_id: UUID) -> None:
     """Cancel the live run that is the body of a task which has ended."""
     below = Run.objects.filter(parent_task_id=task_id, status__in=_LIVE_RUNS)
     for run_id in below.values_list("id", flat=True):
-        _cancel_quietly(run_id, "the run above")
-
-
-def _cancel_quietly(run_id: UUID, actor: str) -> None:
-    try:
-        cancel_run(run_id, actor)
-    except ConflictError:
-        return  # it ended meanwhile
+        _quietly(cancel_run, run_id, "the run above")
 
 
 def cancel_task(task_id: UUID, actor: str = "") -> None:
@@ -127,13 +121,13 @@ def force_cancelled(limit: int) -> bool:
 
 def make_room(run_id: UUID) -> None:
     """Cancel a run in favour of a newer one with its concurrency key."""
-    _cancel_quietly(run_id, "a newer run")
+    _quietly(cancel_run, run_id, "a newer run")
 
 
 def cancel_orphans(run_ids: list[UUID]) -> None:
     """Cancel runs whose task above has ended."""
     for run_id in run_ids:
-        _cancel_quietly(run_id, "the run above")
+        _quietly(cancel_run, run_id, "the run above")
 
 
 # ------------------------------------------------------------ pause
@@ -203,9 +197,9 @@ def admit_runs(project_id: int, key: str) -> None:
         kick(run_id=run["id"])
 
 
-def _quietly(verb: object, run_id: UUID, actor: str) -> None:
+def _quietly(verb: Callable[[UUID, str], None], run_id: UUID, actor: str) -> None:
     try:
-        verb(run_id, actor)  # type: ignore[operator]
+        verb(run_id, actor)
     except ConflictError:
         return  # it ended meanwhile
 

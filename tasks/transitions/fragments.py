@@ -27,10 +27,10 @@ LIVE: LiteralString = "('pending', 'queued', 'running', 'waiting', 'retrying')"
 
 # All that the holder of an attempt needs.
 CLAIMED: LiteralString = """
-       t.id, t.run_id, t.project_id, t.number, t.key, t.uses, t.capability, t.requires, t.queue,
+       t.id, t.run_id, t.project_id, t.key, t.uses, t.capability, t.requires, t.queue,
        t.attempt, t.fence,
        t.priority, t.timeout_s, t.inputs::json, t.outputs_template::json, t.retry::json,
-       t.flow::json, t.names::json, t.parent_id, t.tried_before,
+       t.flow::json, t.names::json, t.tried_before,
        r.inputs::json AS run_inputs, r.workflow,
        (SELECT json_object_agg(u.key, json_build_object(
                  'result', u.result, 'outputs', u.outputs, 'result_ref', u.result_ref,
