@@ -42,6 +42,11 @@ class Config(BaseSettings):
     debug: bool = Field(default=False, description="Django's debug pages; never in production.")
     host: str = Field("127.0.0.1", description="Address that the web server listens on.")
     port: int = Field(8000, description="Port of the web server; 0 picks a free one.")
+    api_url: str = Field(
+        "",
+        description="Address of the platform for the programs that a supervisor starts; "
+        "empty means http://127.0.0.1 and OPSCORE_PORT.",
+    )
     node_name: str = Field("", description="Name of this host; empty means its host name.")
     agents_file: Path = Field(
         ROOT / "examples" / "agents.yaml",
@@ -97,6 +102,11 @@ class Config(BaseSettings):
         "",
         description="Folder where runs are archived before they are deleted; empty means no archive.",
     )
+
+    @property
+    def api_address(self) -> str:
+        """Where the programs that a supervisor starts find the API."""
+        return self.api_url or f"http://127.0.0.1:{self.port}"
 
     @property
     def services_file(self) -> Path:

@@ -56,4 +56,5 @@ class Announcer:
 
 def _tick() -> None:
     health.check()
+    health.finish_drains()
     fallback_tick.send(sender=Host)
