@@ -20,7 +20,6 @@ from opscore.config import load_config
 from opscore.errors import OpsCoreError
 from opscore.sizes import shown_size
 
-
 _OUTPUT_LINES = 200
 
 
@@ -292,7 +291,10 @@ class PoolForm(forms.ModelForm):  # type: ignore[type-arg]
     def clean(self) -> Any:
         """Refuse a spec that the host does not offer, and a number that is none."""
         said = super().clean() or self.cleaned_data
-        host, spec = said.get("host", self.instance.host_id and self.instance.host), said.get("spec")
+        host, spec = (
+            said.get("host", self.instance.host_id and self.instance.host),
+            said.get("spec"),
+        )
         if host is not None and spec is not None and spec not in host.specs:
             known = ", ".join(sorted(host.specs)) or "none"
             raise forms.ValidationError({"spec": f"{host} offers no such spec (it has: {known})."})

@@ -16,7 +16,6 @@ _NO_MEMORY = re.compile(
     r"MemoryError|bad_alloc|out of memory|cannot allocate memory|ENOMEM", re.IGNORECASE
 )
 _NO_FILES = re.compile(r"Too many open files|EMFILE", re.IGNORECASE)
-_LIMIT_SIGNALS = {-signal.SIGXCPU, -signal.SIGKILL}
 
 
 @dataclass(frozen=True)
@@ -42,13 +41,18 @@ class Limits:
         """Return which limit ended a process, '' when none did. `code` as of a Popen."""
         if code == 0:
             return ""
-        if self.cpu_time_s is not None and code in _LIMIT_SIGNALS and cpu_s >= self.cpu_time_s:
+        if self.cpu_time_s is not None and _is_out_of_time(code, cpu_s, self.cpu_time_s):
             return f"it used up its CPU time, {self.cpu_time_s:g} s (limits.cpu_time)"
         if self.memory is not None and _NO_MEMORY.search(last_lines):
             return f"it ran into its memory limit of {shown_size(self.memory)} (limits.memory)"
         if self.open_files is not None and _NO_FILES.search(last_lines):
             return f"it ran into its limit of {self.open_files} open files (limits.open_files)"
         return ""
+
+
+def _is_out_of_time(code: int, cpu_s: float, most_s: float) -> bool:
+    # SIGKILL is for those that ignore the first signal, and for a hundred other reasons.
+    return code == -signal.SIGXCPU or (code == -signal.SIGKILL and cpu_s >= most_s)
 
 
 def _bind(kind: int, soft: int, hard: int) -> None:

@@ -36,6 +36,8 @@ class Child:
     """Why its end was asked for; empty: an exit is a crash."""
     term_at: float | None = None
     """When a draining program is told to end although it still has tasks."""
+    was_idle: bool = False
+    """It was told to end when it had no task any more: however it does, nothing is lost."""
     kill_at: float | None = None
     """End of the time that a draining child has."""
     killed: bool = False
@@ -106,7 +108,7 @@ class Memory:
             raise LookupError("this agent has no process")
         self.child = None
         if child.stopping:
-            in_order = not child.killed and code == 0
+            in_order = not child.killed and (code == 0 or child.was_idle)
             how = "" if in_order else f" ({policy.describe(code)})"
             return Exit(child, f"{child.stopping}{how}", drained=in_order, crashed=False)
         if code == 0:

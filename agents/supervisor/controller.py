@@ -207,6 +207,7 @@ class Controller:
         tasks = workload.running_of([child.agent.id for child in asked])
         for child in asked:
             if not tasks[child.agent.id]:
+                child.was_idle = True
                 self._terminate(child)
 
     def _act(self, now: float) -> None:

@@ -57,27 +57,36 @@ def work(session: str, task: dict[str, Any]) -> None:
     API.post(f"/tasks/{task['id']}/report", json=report)
 
 
-def main() -> None:
-    if ROLE == "exits":
-        sys.exit(0)
-    if ROLE == "sleeps":
-        print("I shall never begin", flush=True)
-        time.sleep(600)
-    if ROLE == "floods":
-        line = b"x" * 99 + b"\n"
-        for _ in range(int(os.environ["MEGABYTES"])):
-            os.write(1, line * 10_000)
-        os.write(1, b"the end\n")
-    if ROLE == "burns":
-        while True:
-            pass
-    if ROLE == "deaf":
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if ROLE == "forks":
-        # One in our process group, one in a session of its own.
-        for start in (["sleep", "600"], ["setsid", "sleep", "600"]):
-            subprocess.Popen(start)
-    serve(begin())
+def sleep() -> None:
+    print("I shall never begin", flush=True)
+    time.sleep(600)
 
 
-main()
+def flood() -> None:
+    for _ in range(int(os.environ["MEGABYTES"])):
+        os.write(1, (b"x" * 99 + b"\n") * 10_000)
+    os.write(1, b"the end\n")
+
+
+def burn() -> None:
+    while True:
+        pass
+
+
+def fork() -> None:
+    # One in our process group, one in a session of its own.
+    for start in (["sleep", "600"], ["setsid", "sleep", "600"]):
+        subprocess.Popen(start)
+
+
+ROLES = {
+    "": lambda: None,
+    "exits": lambda: sys.exit(0),
+    "sleeps": sleep,
+    "floods": flood,
+    "burns": burn,
+    "deaf": lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN),
+    "forks": fork,
+}
+ROLES[ROLE]()
+serve(begin())
