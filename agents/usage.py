@@ -17,6 +17,9 @@ SELECT a.id, x.memory, x.cpu, now()
 ON CONFLICT (agent_id) DO UPDATE
 SET memory = excluded.memory, cpu_percent = excluded.cpu_percent, sampled_at = now()"""
 _FORGET = "DELETE FROM agents_agentusage WHERE agent_id = ANY(%(ids)s::uuid[])"
+_FORGET_HOST = """
+DELETE FROM agents_agentusage u USING agents_agent a
+ WHERE a.id = u.agent_id AND a.host = %(host)s::text"""
 
 
 @dataclass(frozen=True)
@@ -43,3 +46,8 @@ def forget(agent_ids: list[UUID]) -> None:
     """Delete the samples of agents whose process has ended."""
     if agent_ids:
         query(_FORGET, {"ids": agent_ids})
+
+
+def forget_host(host: str) -> None:
+    """Delete what an earlier supervisor of the host has sampled."""
+    query(_FORGET_HOST, {"host": host})

@@ -35,8 +35,11 @@ from opscore.config import Config
 from opscore.logs import get_logger
 
 log = get_logger(__name__)
-#: How often it looks at the database when nothing calls it.
-LOOK_S = 0.5
+#: How often it looks at the database when nothing calls it; what changes there calls it.
+LOOK_S = 1.0
+#: How often while an agent drains: does it still have tasks?
+DRAIN_LOOK_S = 0.1
+_LEAST_PAUSE_S = 0.01
 #: How long it leaves a database in peace that does not answer, or a zygote that died.
 AWAY_S = 1.0
 
@@ -69,7 +72,7 @@ class Controller:
         self._draining = False
         self._leave_by: float | None = None
         self._dirty = True
-        self._look_at = self._beat_at = self._zygote_at = 0.0
+        self._due_at = self._beat_at = self._zygote_at = 0.0
 
     # ------------------------------------------------------------ life
 
@@ -118,23 +121,28 @@ class Controller:
     # ------------------------------------------------------------ the loop
 
     def _pause_s(self) -> float:
-        if self._dirty:
-            return 0.0
-        due = [self._look_at]
-        due += [m.pause.until for m in self.memories.values() if m.child is None and m.pause.until]
-        for child in self._children():
-            due += [at for at in (child.term_at, child.kill_at) if at is not None]
-        return max(0.0, min(due) - time.monotonic())
+        return 0.0 if self._dirty else max(0.0, self._due_at - time.monotonic())
 
     def _tick(self) -> None:
         now = time.monotonic()
         self._heed_stops(now)
         if self.nursery.wire is None and now >= self._zygote_at and not self._draining:
             self._watch(self.nursery.start(), self._on_zygote)
-        self._enforce(now)
-        paused = [m.pause.until for m in self.memories.values() if m.child is None]
-        if self._dirty or now >= self._look_at or any(0 < until <= now for until in paused):
+        # Most of what wakes us is a beat, and needs no look at the whole fleet.
+        if self._dirty or now >= self._due_at:
+            self._enforce(now)
             self._sync(now)
+
+    def _next_due(self, now: float) -> float:
+        """Return when something has to be done although nobody calls."""
+        due = [now + LOOK_S]
+        for memory in self.memories.values():
+            child = memory.child
+            if child is None:
+                due += [memory.pause.until] if memory.pause.until else []
+            elif child.stopping and not child.killed:
+                due.append(now + DRAIN_LOOK_S)
+        return max(min(due), now + _LEAST_PAUSE_S)
 
     def _heed_stops(self, now: float) -> None:
         if self._stops and not self._draining:
@@ -157,14 +165,8 @@ class Controller:
                 self._kill(child, "", fault)
 
     def _fault(self, child: Child, now: float) -> str:
-        """Return why a process must be killed for something of its own; '': it must not."""
         spec, used = self.specs.get(child.agent.spec), self.sampler.last.get(child.agent.id)
-        if not child.agent.polls and (why := faults.of_worker(child, self.ttl_s, now)):
-            return why
-        if spec is None:
-            return ""
-        late = faults.of_program(child, spec, now) if child.agent.polls else ""
-        return late or (faults.of_memory(spec, used.memory) if used else "")
+        return faults.of(child, spec, used.memory if used else 0, self.ttl_s, now)
 
     def _sync(self, now: float) -> None:
         """Write what happened, read what is wanted, act; the order makes any repeat harmless."""
@@ -183,9 +185,9 @@ class Controller:
             descriptor = self.ledger.lost()
             if descriptor is not None:
                 self.selector.unregister(descriptor)
-            self._look_at = now + AWAY_S
+            self._due_at = now + AWAY_S
         else:
-            self._look_at = now + LOOK_S
+            self._due_at = self._next_due(now)
         self._dirty = False
 
     def _listen(self) -> None:
@@ -301,11 +303,12 @@ class Controller:
 
     def _recycle(self, child: Child, now: float) -> None:
         spec = self.specs.get(child.agent.spec)
-        if spec is None or not child.ready or child.stopping or self._is_recycling(spec.name):
+        if spec is None or not child.ready or child.stopping:
             return
         used = self.sampler.last.get(child.agent.id)
         wear = Wear(child.tasks, used.memory if used else 0, now - child.started)
-        if reason := due(spec.recycle, wear):
+        reason = due(spec.recycle, wear)
+        if reason and not self._is_recycling(spec.name):
             self._drain(child, reason, now)
 
     def _is_recycling(self, spec: str) -> bool:

@@ -8,24 +8,23 @@ from agents.supervisor.children import Child
 from opscore.sizes import shown_size
 
 
-def of_worker(child: Child, ttl_s: float, now: float) -> str:
-    """Return why a worker must be killed; '': it must not."""
-    return f"silent for {ttl_s:g} s" if now - child.heard > ttl_s else ""
+def of(child: Child, spec: Spec | None, memory: int, ttl_s: float, now: float) -> str:
+    """Return why a process must be killed for something of its own; '': it must not.
 
-
-def of_program(child: Child, spec: Spec, now: float) -> str:
-    """Return why a program that did not begin its session must be killed; '': it must not."""
-    if child.ready or now - child.started <= spec.start_timeout_s:
+    `memory` is what it uses with all that it started, in bytes.
+    """
+    if not child.agent.polls:
+        return f"silent for {ttl_s:g} s" if now - child.heard > ttl_s else ""
+    if spec is None:
         return ""
-    return f"it has not begun its session within {spec.start_timeout_s:g} s"
-
-
-def of_memory(spec: Spec, memory: int) -> str:
-    """Return why a program must be killed that uses so many bytes, with all that it started."""
+    if not child.ready and now - child.started > spec.start_timeout_s:
+        return f"it has not begun its session within {spec.start_timeout_s:g} s"
     most = spec.limits.memory
-    if spec.kind != "process" or most is None or memory <= most:
-        return ""
-    return f"it used {shown_size(memory)} of memory, more than limits.memory: {shown_size(most)}"
+    if most is not None and memory > most:
+        return (
+            f"it used {shown_size(memory)} of memory, more than limits.memory: {shown_size(most)}"
+        )
+    return ""
 
 
 def limit_hit(spec: Spec, code: int, cpu_s: float, last_lines: str) -> str:

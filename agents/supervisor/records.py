@@ -10,7 +10,7 @@ from uuid import UUID
 
 from django.db import connection, transaction
 
-from agents import news, sessions, transitions
+from agents import news, sessions, transitions, usage
 from agents.models import Agent, AgentSession
 from agents.registry import NAME
 from agents.specs import RESERVED, Spec
@@ -103,6 +103,7 @@ def take_over(host: str, reason: str) -> list[UUID]:
         host=host, ended_at=None, agent__kind__in=SUPERVISED, agent__host=host
     )
     ids = list(open_sessions.values_list("id", flat=True))
+    usage.forget_host(host)
     return sessions.close(ids, reason)
 
 

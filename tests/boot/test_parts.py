@@ -135,10 +135,13 @@ def test_a_taken_default_port_is_stepped_over_but_a_named_one_is_refused() -> No
 def test_the_hosts_file_says_how_many_agents_to_wait_for(tmp_path: Path) -> None:
     file = tmp_path / "agents.yaml"
     file.write_text("agents:\n  a: {kind: worker}\n  b: {replicas: 3}\n  c: {replicas: 0}\n")
-    assert wanted_agents(file) == 4
+    assert wanted_agents(file, {}) == 4
+    file.write_text("agents: {a: {replicas: 2}, b: {autoscale: {min: 3, max: 9}}, c: {}}")
+    assert wanted_agents(file, {}) == 6
+    assert wanted_agents(file, {"a": 0, "b": 5, "gone": 7}) == 6
     file.write_text("agents: [not, a, mapping]")
-    assert wanted_agents(file) == 0
-    assert wanted_agents(tmp_path / "absent.yaml") == 0
+    assert wanted_agents(file, {}) == 0
+    assert wanted_agents(tmp_path / "absent.yaml", {}) == 0
 
 
 def _is_zombie(pid: int) -> bool:

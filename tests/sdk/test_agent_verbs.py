@@ -17,7 +17,12 @@ AGENT = {"id": "i", "name": "a", "kind": "process", "status": "draining", "capab
 
 
 def pool(host: str) -> dict[str, Any]:
-    spec = {"name": "lint", "kind": "worker", "capabilities": ["lint", "test"], "labels": []}
+    spec: dict[str, Any] = {
+        "name": "lint",
+        "kind": "worker",
+        "capabilities": ["lint", "test"],
+        "labels": [],
+    }
     spec |= {"replicas": 2, "set_replicas": 4, "scaled_replicas": None, "agents": 4, "active": 3}
     return {"name": host, "pid": 1, "seen_at": "2026-01-01T00:00:00Z", "specs": [spec]}
 
@@ -60,7 +65,16 @@ def test_log_of_a_task_is_shown(stub: Stub, asking: Any) -> None:
 def test_hosts_show_their_pools(stub: Stub, asking: Any) -> None:
     stub.on("GET /hosts?limit=200", {"results": [pool("one")], "next": None})
     lines = asking("hosts", COLUMNS="120").stdout.splitlines()
-    assert lines[0].split() == ["host", "spec", "kind", "active", "agents", "file", "set", "capabilities"]
+    assert lines[0].split() == [
+        "host",
+        "spec",
+        "kind",
+        "active",
+        "agents",
+        "file",
+        "set",
+        "capabilities",
+    ]
     assert lines[1].split() == ["one", "lint", "worker", "3", "4", "2", "4", "lint,", "test"]
     assert json.loads(asking("hosts", "--json").stdout) == [pool("one")]
 
