@@ -30,18 +30,20 @@ class _Roll:
     file: int | None = None
     ended: threading.Event = field(default_factory=threading.Event)
 
-    def open(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, _MODE)
-        self.size = os.fstat(self.file).st_size
+    def open(self) -> int:
+        if self.file is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, _MODE)
+            self.size = os.fstat(self.file).st_size
+        return self.file
 
     def write(self, data: bytes) -> None:
-        if self.size + len(data) > MAX_LOG_BYTES:
+        file = self.open()
+        if self.size and self.size + len(data) > MAX_LOG_BYTES:
             self.close()
             self.path.replace(self.path.with_suffix(".log.1"))
-        if self.file is None:
-            self.open()
-        os.write(self.file or 0, data)
+            file = self.open()
+        os.write(file, data)
         self.size += len(data)
 
     def close(self) -> None:
