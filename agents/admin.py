@@ -5,19 +5,27 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.views.main import ChangeList
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
-from unfold.admin import TabularInline
+from unfold.admin import ModelAdmin, TabularInline
 from unfold.decorators import display
 
-from agents import registry, workload
-from agents.models import Agent, AgentSession, Host, Queue
-from opscore.admin import ReadOnlyAdmin, badge, link, moment, pretty
+from agents import output, pools, registry, workload
+from agents.models import Agent, AgentOutput, AgentSession, AgentUsage, Host, Pool, Queue
+from opscore.admin import ReadOnlyAdmin, badge, block, link, moment, pretty
 from opscore.config import load_config
 from opscore.errors import OpsCoreError
+from opscore.sizes import shown_size
+
+_OUTPUT_LINES = 200
+
+
+def _usage(agent: Agent) -> AgentUsage | None:
+    return getattr(agent, "usage", None)
 
 
 class SessionInline(TabularInline):
@@ -71,14 +79,17 @@ class AgentAdmin(ReadOnlyAdmin):
         "words",
         "labels_shown",
         "host",
+        "memory",
+        "cpu",
         "restarts",
         "desired",
         "reason_shown",
     ]
+    list_select_related = ["usage"]
     list_filter = ["status", "kind", "desired", "paused", "host", "project"]
     search_fields = ["name", "spec", "host", "capabilities"]
     ordering = ["name"]
-    actions = ["restart", "pause", "resume", "stop"]
+    actions = ["restart", "pause", "resume", "drain", "stop", "stop_by_force"]
     inlines = [SessionInline]
     fields = [
         "name",
@@ -94,9 +105,12 @@ class AgentAdmin(ReadOnlyAdmin):
         "generation",
         "restarts",
         "running_tasks",
+        "memory",
+        "cpu",
         "project",
         moment("created_at", "created"),
         moment("changed_at", "changed"),
+        "output_shown",
     ]
 
     def get_changelist_instance(self, request: HttpRequest) -> ChangeList:
@@ -118,6 +132,25 @@ class AgentAdmin(ReadOnlyAdmin):
         """Count what the agent runs now."""
         count: int | None = getattr(agent, "task_count", None)
         return workload.running([agent])[agent.pk] if count is None else count
+
+    @display(description="memory", ordering="usage__memory")
+    def memory(self, agent: Agent) -> str:
+        """Show what its processes use."""
+        used = _usage(agent)
+        return shown_size(used.memory) if used else "–"
+
+    @display(description="CPU", ordering="usage__cpu_percent")
+    def cpu(self, agent: Agent) -> str:
+        """Show what share of a core its processes use."""
+        used = _usage(agent)
+        return f"{used.cpu_percent:.0f} %" if used else "–"
+
+    @display(description="output")
+    def output_shown(self, agent: Agent) -> str:
+        """Show the end of what it wrote to stdout and stderr."""
+        if not agent.host:
+            return "–"
+        return block("\n".join(output.tail(agent, _OUTPUT_LINES).lines))
 
     @display(description="capabilities")
     def words(self, agent: Agent) -> str:
@@ -148,6 +181,16 @@ class AgentAdmin(ReadOnlyAdmin):
     def resume(self, request: HttpRequest, queryset: QuerySet[Agent]) -> None:
         """Have them take tasks again."""
         self._each(request, queryset, registry.resume, "{} takes tasks again.")
+
+    @admin.action(description="Drain the selected agents: finish, then end")
+    def drain(self, request: HttpRequest, queryset: QuerySet[Agent]) -> None:
+        """Have them take nothing new, finish and end."""
+        self._each(request, queryset, registry.drain, "{} finishes what it has and ends.")
+
+    @admin.action(description="Stop the selected agents at once")
+    def stop_by_force(self, request: HttpRequest, queryset: QuerySet[Agent]) -> None:
+        """Have them killed; what they have runs elsewhere."""
+        self._each(request, queryset, registry.stop, "{} is stopped by force.")
 
     @admin.action(description="Stop the selected agents")
     def stop(self, request: HttpRequest, queryset: QuerySet[Agent]) -> None:
@@ -263,6 +306,83 @@ class HostAdmin(ReadOnlyAdmin):
     def shown_specs(self, host: Host) -> str:
         """Show its agent specs, readable."""
         return pretty(host.specs)
+
+
+class PoolForm(forms.ModelForm):  # type: ignore[type-arg]
+    """How many agents of a spec a host should keep."""
+
+    class Meta:
+        model = Pool
+        fields = ["host", "spec", "replicas"]
+
+    def clean(self) -> Any:
+        """Refuse a spec that the host does not offer, and a number that is none."""
+        said = super().clean() or self.cleaned_data
+        host, spec = (
+            said.get("host", self.instance.host_id and self.instance.host),
+            said.get("spec"),
+        )
+        if host is not None and spec is not None and spec not in host.specs:
+            known = ", ".join(sorted(host.specs)) or "none"
+            raise forms.ValidationError({"spec": f"{host} offers no such spec (it has: {known})."})
+        if not 0 <= (said.get("replicas") or 0) <= pools.MAX_REPLICAS:
+            problem = f"0 to {pools.MAX_REPLICAS}; empty: the host's file decides."
+            raise forms.ValidationError({"replicas": problem})
+        return said
+
+
+@admin.register(Pool)
+class PoolAdmin(ModelAdmin):
+    """Sizes of pools: set here, also where the host's file says otherwise."""
+
+    form = PoolForm
+    list_display = ["spec", "host", "replicas", "scaled", moment("changed_at", "changed")]
+    list_filter = ["host"]
+    search_fields = ["spec", "host__name"]
+    ordering = ["host__name", "spec"]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Pool | None = None) -> Any:
+        """Lock which pool it is."""
+        return ["host", "spec"] if obj else []
+
+    def save_model(self, request: HttpRequest, obj: Pool, form: Any, change: bool) -> None:
+        """Resize the pool."""
+        kept = pools.scale(obj.host, obj.spec, obj.replicas, request.user.get_username())
+        obj.pk = kept.pk
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Refuse: an empty number does the same, and is kept as an event."""
+        return False
+
+
+@admin.register(AgentUsage)
+class AgentUsageAdmin(ReadOnlyAdmin):
+    """Memory and CPU of agents."""
+
+    list_display = ["agent", "shown_memory", "cpu_percent", moment("sampled_at", "sampled")]
+    search_fields = ["agent__name"]
+    ordering = ["-memory"]
+    fields = ["agent", "shown_memory", "cpu_percent", moment("sampled_at", "sampled")]
+
+    @display(description="memory", ordering="memory")
+    def shown_memory(self, usage: AgentUsage) -> str:
+        """Show it in MiB."""
+        return shown_size(usage.memory)
+
+
+@admin.register(AgentOutput)
+class AgentOutputAdmin(ReadOnlyAdmin):
+    """Ends of what agents wrote, as last told by their supervisors."""
+
+    list_display = ["agent", moment("written_at", "told")]
+    search_fields = ["agent__name"]
+    ordering = ["agent__name"]
+    fields = ["agent", moment("asked_at", "asked"), moment("written_at", "told"), "shown_text"]
+
+    @display(description="output")
+    def shown_text(self, kept: AgentOutput) -> str:
+        """Show the lines as they were written."""
+        return block(kept.text)
 
 
 @admin.register(Queue)

@@ -8,7 +8,7 @@ from uuid import UUID
 import django_filters
 from django.db.models import QuerySet
 from django.http import Http404
-from django.urls import path
+from django.urls import include, path
 from drf_spectacular.utils import extend_schema, extend_schema_field
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -22,12 +22,13 @@ from agents.serializers import (
     RegisterSerializer,
     StartedSessionSerializer,
     StartSessionSerializer,
+    shown,
 )
 from agents.states import KINDS, SUPERVISED
 from opscore.api.endpoint import Endpoint, Listing, path_of
 from opscore.api.idempotency import idempotent
 from opscore.config import load_config
-from opscore.errors import ConflictError
+from opscore.errors import ConflictError, ForbiddenError, InvalidError, Problem
 
 #: The longest that a claim may wait; proxies cut silent connections after a minute.
 CLAIM_WAIT_MAX_S = 30.0
@@ -72,12 +73,13 @@ class Agents(Listing):
     """The agents of the project."""
 
     scopes = {"POST": "admin"}
+    session_methods = ("POST",)
     serializer_class = AgentSerializer
     filterset_class = AgentFilter
 
     def newest(self) -> QuerySet[Any]:
         """Return the project's agents."""
-        return Agent.objects.filter(project=self.project)
+        return Agent.objects.filter(project=self.project).select_related("usage")
 
     def get_serializer(self, *args: Any, **kwargs: Any) -> Any:
         """Count the running tasks of the whole page in one query."""
@@ -93,8 +95,11 @@ class Agents(Listing):
     def post(self, request: Request) -> Response:
         """Register an agent; 200 when this name is registered with the same kind already.
 
-        Ops-Core starts agents of kind worker and command; others start themselves.
+        Ops-Core starts agents of kind worker, command and process; others start themselves. A
+        program that a supervisor started gets its own agent as its spec says it is.
         """
+        if self.own_session is not None:
+            return Response(shown(_own_agent(self.own_session, self.checked(RegisterSerializer))))
         agent, created = registry.register(
             self.project, actor=self.actor, **self.checked(RegisterSerializer)
         )
@@ -170,25 +175,27 @@ class AgentSessions(Endpoint):
     """Lives of an executor that speaks HTTP."""
 
     scopes = {"POST": "agent"}
+    session_methods = ("POST",)
 
     @extend_schema(request=StartSessionSerializer, responses={201: StartedSessionSerializer})
     @idempotent
     def post(self, request: Request, ref: str) -> Response:
-        """Begin a session; an open one of the same agent ends, its tasks are given back."""
+        """Begin a session; an open one of the same agent ends, its tasks are given back.
+
+        A program that a supervisor started begins the session that was opened for it.
+        """
         agent = registry.find(self.project, ref)
-        if agent.kind in SUPERVISED:
-            raise ConflictError(f"The agent {agent.name!r} is started by Ops-Core ({agent.kind}).")
-        if agent.desired != "running":
-            raise ConflictError(f"The agent {agent.name!r} was stopped; register it again.")
-        session = sessions.start(agent, **self.checked(StartSessionSerializer))
-        sessions.ready(session.pk)
+        said = self.checked(StartSessionSerializer)
+        session_id = self.own_session or _begin(agent, said)
+        if self.own_session is not None:
+            sessions.begin_own(agent, session_id)
         body = {
-            "session_id": str(session.pk),
+            "session_id": str(session_id),
             # A third of the time to live: two beats may get lost.
             "heartbeat_s": round(load_config().session_ttl_s / 3, 1),
             "claim_wait_max_s": CLAIM_WAIT_MAX_S,
         }
-        headers = {"Location": path_of(request, "sessions", session.pk)}
+        headers = {"Location": path_of(request, "sessions", session_id)}
         return Response(body, status=201, headers=headers)
 
 
@@ -196,10 +203,12 @@ class OneSession(Endpoint):
     """One session of an executor."""
 
     scopes = {"DELETE": "agent"}
+    session_methods = ("DELETE",)
 
     @extend_schema(responses={204: None})
     def delete(self, request: Request, session_id: UUID) -> Response:
         """End a session; what it held is given back. Harmless when it has ended."""
+        refuse_foreign(self, session_id)
         mine = AgentSession.objects.filter(project=self.project, pk=session_id)
         if not mine.exists():
             raise Http404(f"There is no session {session_id}.")
@@ -207,10 +216,31 @@ class OneSession(Endpoint):
         return Response(status=204)
 
 
-def shown(agent: Agent) -> dict[str, Any]:
-    """Return an agent as JSON, with sessions and the count of its tasks."""
-    context = {"running": workload.running([agent])}
-    return dict(AgentDetailSerializer(agent, context=context).data)
+def refuse_foreign(view: Endpoint, session_id: UUID) -> None:
+    """Raise ForbiddenError where the key is for another session only."""
+    if view.own_session not in (None, session_id):
+        raise ForbiddenError(f"The key {view.actor!r} is for another session.")
+
+
+def _begin(agent: Agent, said: dict[str, Any]) -> UUID:
+    if agent.kind in SUPERVISED:
+        raise ConflictError(f"The agent {agent.name!r} is started by Ops-Core ({agent.kind}).")
+    if agent.desired != "running":
+        raise ConflictError(f"The agent {agent.name!r} was stopped; register it again.")
+    session = sessions.start(agent, **said)
+    sessions.ready(session.pk)
+    return session.pk
+
+
+def _own_agent(session_id: UUID, said: dict[str, Any]) -> Agent:
+    session = AgentSession.objects.select_related("agent__project").get(pk=session_id)
+    agent = session.agent
+    if said["name"] != agent.name:
+        raise ForbiddenError(f"This key is for the agent {agent.name!r}, not {said['name']!r}.")
+    if foreign := sorted(set(said.get("capabilities", ())) - set(agent.capabilities)):
+        message = f"the spec {agent.spec!r} does not have: {', '.join(foreign)}"
+        raise InvalidError("This agent cannot be registered.", [Problem(message, "capabilities")])
+    return agent
 
 
 urlpatterns = [
@@ -221,4 +251,5 @@ urlpatterns = [
     path("agents/<str:ref>/resume", ResumeAgent.as_view()),
     path("agents/<str:ref>/sessions", AgentSessions.as_view()),
     path("sessions/<uuid:session_id>", OneSession.as_view()),
+    path("", include("agents.lifecycle_api")),
 ]

@@ -7,7 +7,9 @@ from uuid import UUID
 
 from django.db import transaction
 
-from agents import sessions, transitions
+from agents import sessions, transitions, workload
+from agents.models import Agent, AgentSession
+from agents.states import SUPERVISED
 from opscore.config import load_config
 from opscore.database import after_commit, query
 
@@ -37,6 +39,20 @@ def check() -> list[UUID]:
         )
         after_commit(lambda: sessions.announce_end(ended, reason))
     return ended
+
+
+def finish_drains() -> None:
+    """End the drained agents that nobody watches and that have no task any more."""
+    draining = Agent.objects.filter(status="draining", desired="stopped", sessions__ended_at=None)
+    alone = list(draining.exclude(kind__in=SUPERVISED).distinct())
+    tasks = workload.running(alone)
+    done = [agent.pk for agent in alone if not tasks[agent.pk]]
+    if not done:
+        return
+    with transaction.atomic():
+        live = AgentSession.objects.filter(agent__in=done, ended_at=None)
+        sessions.end(live.values_list("id", flat=True), "drained", lost=False)
+        transitions.change(done, "terminated", reason="drained")
 
 
 def _without_life(agent_ids: Iterable[UUID]) -> list[UUID]:

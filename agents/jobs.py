@@ -9,5 +9,6 @@ from agents import health
 
 @shared_task(name="agents.check_health")
 def check_health() -> None:
-    """End the sessions of agents and hosts that went silent."""
+    """End the sessions of agents that went silent or have finished what they had."""
     health.check()
+    health.finish_drains()

@@ -27,6 +27,26 @@ class Host(models.Model):
         return self.name
 
 
+class Pool(models.Model):
+    """How many agents of one spec a host keeps, where that differs from what its file says."""
+
+    host = models.ForeignKey(Host, models.CASCADE, related_name="pools")
+    spec = models.CharField(max_length=100, help_text="Name in the host's file")
+    replicas = models.IntegerField(
+        null=True, blank=True, help_text="What an operator asked for; empty: the file decides"
+    )
+    scaled = models.IntegerField(
+        null=True, blank=True, help_text="Present size by the spec's autoscale rule"
+    )
+    changed_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["host", "spec"], name="pool_once")]
+
+    def __str__(self) -> str:
+        return f"{self.spec} on {self.host_id}"
+
+
 class Agent(models.Model):
     """A registered worker with capabilities; the desired state that a supervisor makes true."""
 
@@ -88,6 +108,9 @@ class AgentSession(models.Model):
     seen_at = models.DateTimeField(db_default=Now())
     ended_at = models.DateTimeField(null=True, blank=True)
     end_reason = models.CharField(max_length=200, blank=True)
+    claims = models.IntegerField(
+        default=0, db_default=0, help_text="Tasks taken over HTTP by an agent of a supervisor"
+    )
     condemned = models.CharField(
         max_length=200, blank=True, help_text="Why its supervisor must kill it; empty: it need not"
     )
@@ -105,6 +128,32 @@ class AgentSession(models.Model):
 
     def __str__(self) -> str:
         return f"{self.agent_id} since {self.started_at:%F %T}"
+
+
+class AgentUsage(models.Model):
+    """What an agent's processes use; a table of its own, so that samples rewrite nothing wide."""
+
+    agent = models.OneToOneField(Agent, models.CASCADE, primary_key=True, related_name="usage")
+    memory = models.BigIntegerField(help_text="Resident bytes of the process and all it started")
+    cpu_percent = models.FloatField(help_text="Of one core, since the sample before")
+    sampled_at = models.DateTimeField(
+        db_default=Now(), help_text="Of the last sample that differed from the one before"
+    )
+
+    def __str__(self) -> str:
+        return f"{self.memory} bytes, {self.cpu_percent:.0f} % CPU"
+
+
+class AgentOutput(models.Model):
+    """The end of what an agent wrote to stdout and stderr, when somebody asked or it ended."""
+
+    agent = models.OneToOneField(Agent, models.CASCADE, primary_key=True, related_name="output")
+    text = models.TextField(blank=True)
+    asked_at = models.DateTimeField(null=True)
+    written_at = models.DateTimeField(null=True)
+
+    def __str__(self) -> str:
+        return f"output of {self.agent_id}"
 
 
 class Queue(models.Model):

@@ -88,7 +88,7 @@ def retire(agent: Agent, actor: str = "") -> None:
     """
     _refuse_platform(agent, "stopped")
     with transaction.atomic():
-        is_supervised = agent.kind in SUPERVISED and _host_is_alive(agent)
+        is_supervised = _is_watched(agent)
         if not is_supervised:
             # Sessions before agents: everybody locks them in this order.
             sessions.end(_open_sessions(agent), "the agent was retired", lost=False)
@@ -98,6 +98,37 @@ def retire(agent: Agent, actor: str = "") -> None:
             news.publish()
         else:
             transitions.change([agent.pk], "terminated", reason="retired", actor=actor)
+
+
+def drain(agent: Agent, actor: str = "") -> None:
+    """Have the agent take nothing new, finish what it has, then end. Harmless when it drains.
+
+    `health.finish_drains` ends those that no supervisor watches.
+    """
+    if _is_watched(agent):
+        retire(agent, actor)
+        return
+    with transaction.atomic():
+        Agent.objects.filter(pk=agent.pk).update(desired="stopped")
+        if _open_sessions(agent):
+            transitions.change([agent.pk], "draining", reason="asked to finish", actor=actor)
+        else:
+            transitions.change([agent.pk], "terminated", reason="retired", actor=actor)
+
+
+def stop(agent: Agent, actor: str = "") -> None:
+    """End the agent at once; what it has is given back and runs elsewhere.
+
+    A supervised one is killed with all that it started.
+    """
+    with transaction.atomic():
+        if _is_watched(agent):
+            sessions.condemn(_open_sessions(agent), "stopped by force")
+        retire(agent, actor)
+
+
+def _is_watched(agent: Agent) -> bool:
+    return agent.kind in SUPERVISED and _host_is_alive(agent)
 
 
 def pause(agent: Agent, actor: str = "") -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
-from agents.handlers import Handler
+from agents.handlers import Context, Handler, Registered
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Life:
 
 
 _life: Life | None = None
+_done = 0
 
 
 def begin(life: Life | None) -> None:
@@ -47,3 +48,25 @@ def consume(consumer: Any, *, paused: bool) -> None:
         tasks.cancel()
     else:
         tasks.consume()
+
+
+def counted(handlers: Mapping[str, Handler]) -> dict[str, Handler]:
+    """Return the same handlers, each call of which counts in `tasks_done`."""
+    return {word: _counted(found) for word, found in handlers.items()}
+
+
+def tasks_done() -> int:
+    """Return how many tasks this process has begun."""
+    return _done
+
+
+def _counted(found: Handler) -> Handler:
+    if isinstance(found, Registered):
+        return replace(found, function=_counted(found.function))
+
+    def run(context: Context) -> Any:
+        global _done  # noqa: PLW0603 - a process has exactly one count
+        _done += 1
+        return found(context)
+
+    return run

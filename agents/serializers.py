@@ -7,7 +7,8 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from agents.models import Agent, AgentSession
+from agents import pools, workload
+from agents.models import Agent, AgentSession, Host
 from agents.states import AGENT, KINDS
 from agents.workload import shown_status
 from opscore.api.endpoint import StrictSerializer
@@ -57,11 +58,22 @@ class SessionSerializer(serializers.ModelSerializer[AgentSession]):
         ]
 
 
+class UsageSerializer(serializers.Serializer[Any]):
+    """What an agent's processes use."""
+
+    memory_bytes = serializers.IntegerField(
+        source="memory", help_text="Resident, with all that it started."
+    )
+    cpu_percent = serializers.FloatField(help_text="Of one core.")
+    sampled_at = serializers.DateTimeField(help_text="When it last changed noticeably.")
+
+
 class AgentSerializer(serializers.ModelSerializer[Agent]):
     """An agent; `status` is `busy` while an active agent has running tasks."""
 
     status = serializers.SerializerMethodField()
     running_tasks = serializers.SerializerMethodField()
+    usage = serializers.SerializerMethodField()
 
     class Meta:
         model = Agent
@@ -78,6 +90,7 @@ class AgentSerializer(serializers.ModelSerializer[Agent]):
             "desired",
             "paused",
             "running_tasks",
+            "usage",
             "restarts",
             "created_at",
             "changed_at",
@@ -87,6 +100,12 @@ class AgentSerializer(serializers.ModelSerializer[Agent]):
     def get_status(self, agent: Agent) -> str:
         """Return the status, with `busy` derived from the running tasks."""
         return shown_status(agent, self.get_running_tasks(agent))
+
+    @extend_schema_field(UsageSerializer(allow_null=True))
+    def get_usage(self, agent: Agent) -> dict[str, Any] | None:
+        """Return memory and CPU of a supervised agent; null while it has no process."""
+        found = getattr(agent, "usage", None)
+        return None if found is None else dict(UsageSerializer(found).data)
 
     def get_running_tasks(self, agent: Agent) -> int:
         """Return how many tasks it runs now; the view counts for all agents at once."""
@@ -121,3 +140,65 @@ class StartedSessionSerializer(serializers.Serializer[Any]):
     session_id = serializers.UUIDField()
     heartbeat_s = serializers.FloatField(help_text="Beat at least this often.")
     claim_wait_max_s = serializers.FloatField(help_text="The longest `wait_s` of a claim.")
+
+
+class StopSerializer(StrictSerializer):
+    """How an agent should stop."""
+
+    force = serializers.BooleanField(default=False, help_text="At once, whatever it has.")
+
+
+class OutputSerializer(serializers.Serializer[Any]):
+    """The end of what an agent wrote."""
+
+    lines = serializers.ListField(child=serializers.CharField(), help_text="Oldest first.")
+    written_at = serializers.DateTimeField(
+        allow_null=True, help_text="When its supervisor told; null: never."
+    )
+    fresh = serializers.BooleanField(help_text="Whether its supervisor answered just now.")
+
+
+class ScaleSerializer(StrictSerializer):
+    """How many agents a pool should have."""
+
+    replicas = serializers.IntegerField(min_value=0, max_value=pools.MAX_REPLICAS)
+
+
+class OfferedSerializer(serializers.Serializer[Any]):
+    """A spec that a host offers, and its pool."""
+
+    name = serializers.CharField()
+    kind = serializers.ChoiceField(KINDS)
+    capabilities = serializers.ListField(child=serializers.CharField())
+    labels = serializers.ListField(child=serializers.CharField())
+    replicas = serializers.IntegerField(default=0, help_text="What the host's file says.")
+    set_replicas = serializers.IntegerField(
+        allow_null=True, help_text="What an operator set; it goes before all else."
+    )
+    scaled_replicas = serializers.IntegerField(
+        allow_null=True, help_text="What the autoscale rule decided last."
+    )
+    autoscale = serializers.DictField(default=None, allow_null=True, help_text="The rule.")
+    agents = serializers.IntegerField(help_text="Agents that should run, with those of the API.")
+    active = serializers.IntegerField(help_text="Those of them that take work.")
+
+
+class HostSerializer(serializers.ModelSerializer[Host]):
+    """A machine with a supervisor."""
+
+    specs = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Host
+        fields = ["name", "pid", "seen_at", "specs"]
+
+    @extend_schema_field(OfferedSerializer(many=True))
+    def get_specs(self, host: Host) -> list[dict[str, Any]]:
+        """Return what it offers, by name."""
+        return list(OfferedSerializer(pools.shown(host), many=True).data)
+
+
+def shown(agent: Agent) -> dict[str, Any]:
+    """Return an agent as JSON, with sessions and the count of its tasks."""
+    context = {"running": workload.running([agent])}
+    return dict(AgentDetailSerializer(agent, context=context).data)

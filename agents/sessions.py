@@ -7,11 +7,14 @@ from collections.abc import Iterable, Sequence
 from uuid import UUID
 
 from django.db import transaction
+from django.db.models import F
 
 from agents import news, transitions
 from agents.models import Agent, AgentSession
 from agents.signals import session_ready, sessions_ended
+from opscore import keys
 from opscore.database import after_commit, query
+from opscore.errors import ConflictError
 
 #: How long an answer of `served_queues` is used again: it is asked before every hint.
 _SERVED_CACHE_S = 1.0
@@ -57,6 +60,18 @@ def ready(session_id: UUID) -> bool:
         if agent_id is not None:
             after_commit(lambda: announce_ready(agent_id))
     return agent_id is not None
+
+
+def begin_own(agent: Agent, session_id: UUID) -> None:
+    """Have a program begin the session that its supervisor opened for it; harmless when it has.
+
+    Raises ConflictError when the session is another agent's or has ended: then so has the
+    program's time, and its supervisor replaces it.
+    """
+    if not AgentSession.objects.filter(pk=session_id, agent=agent).exists():
+        raise ConflictError(f"This key is for the work of its own agent, not of {agent.name!r}.")
+    if not ready(session_id):
+        raise ConflictError("The session of this program has ended; its supervisor replaces it.")
 
 
 def mark_ready(session_id: UUID, pid: int | None = None) -> UUID | None:
@@ -115,9 +130,15 @@ def close(session_ids: Iterable[UUID], reason: str, *, lost: bool = True) -> lis
                WHERE id = ANY(%(ids)s::uuid[]) AND ended_at IS NULL RETURNING id, agent_id""",
             {"ids": ids, "reason": reason},
         )
+        keys.drop_of_sessions([row["id"] for row in rows])
         if rows and lost:
             transitions.note([row["agent_id"] for row in rows], "agent.lost", reason=reason)
     return [row["id"] for row in rows]
+
+
+def count_claims(session_id: UUID, tasks: int) -> None:
+    """Add tasks to the count by which the processes of a supervisor are recycled."""
+    AgentSession.objects.filter(pk=session_id).update(claims=F("claims") + tasks)
 
 
 def announce_end(session_ids: list[UUID], reason: str) -> None:

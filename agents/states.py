@@ -19,4 +19,4 @@ AGENT = Machine(
 )
 KINDS = ("worker", "command", "process", "remote")
 #: Kinds that a host's supervisor starts.
-SUPERVISED = ("worker", "command")
+SUPERVISED = ("worker", "command", "process")

@@ -206,6 +206,11 @@ class ApiKeyAdmin(ModelAdmin):
     ordering = ["-id"]
     actions = ["revoke"]
 
+    def get_queryset(self, request: HttpRequest) -> QuerySet[ApiKey]:
+        """Leave out the keys of sessions: supervisors make and delete them."""
+        keys: QuerySet[ApiKey] = super().get_queryset(request)
+        return keys.filter(session_id=None)
+
     def get_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> Any:
         """Ask for little when a key is made, show all of it later."""
         return _KEY_FIELDS if obj else ["project", "name", "scopes", "expires_at"]

@@ -48,6 +48,11 @@ class Config(BaseSettings):
     port: int = Field(
         8000, ge=0, le=65535, description="Port of the web server; 0 picks a free one."
     )
+    api_url: str = Field(
+        "",
+        description="Address of the platform for the programs that a supervisor starts; "
+        "empty means http://127.0.0.1 and OPSCORE_PORT.",
+    )
     node_name: str = Field("", description="Name of this host; empty means its host name.")
     agents_file: Path = Field(
         ROOT / "examples" / "agents.yaml",
@@ -124,6 +129,11 @@ class Config(BaseSettings):
         if parts.port == 0:
             raise ValueError("the port must be 1 to 65535")
         return url
+
+    @property
+    def api_address(self) -> str:
+        """Where the programs that a supervisor starts find the API."""
+        return self.api_url or f"http://127.0.0.1:{self.port}"
 
     @property
     def services_file(self) -> Path:

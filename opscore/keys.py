@@ -8,6 +8,7 @@ import secrets
 import string
 from collections.abc import Iterable
 from datetime import datetime, timedelta
+from uuid import UUID
 
 from django.db.models import Q
 from django.utils import timezone
@@ -37,6 +38,19 @@ def create(
     text = give_secret(key)
     key.save()
     return key, text
+
+
+def create_for_session(project: Project, name: str, session_id: UUID) -> str:
+    """Store a key that may act for this one agent session only; return its text."""
+    key = ApiKey(project=project, name=name, scopes=["agent"], session_id=session_id)
+    text = give_secret(key)
+    key.save()
+    return text
+
+
+def drop_of_sessions(session_ids: Iterable[UUID]) -> None:
+    """Delete the keys of sessions that ended; whoever still has one is nobody from now on."""
+    ApiKey.objects.filter(session_id__in=list(session_ids)).delete()
 
 
 def give_secret(key: ApiKey) -> str:

@@ -32,9 +32,22 @@ class ApiKey(models.Model):
     expires_at = models.DateTimeField(null=True, blank=True)
     last_used_at = models.DateTimeField(null=True, blank=True, editable=False)
     revoked_at = models.DateTimeField(null=True, blank=True)
+    session_id = models.UUIDField(
+        null=True,
+        blank=True,
+        editable=False,
+        help_text="The only agent session that it may act for; such a key goes with its session",
+    )
 
     class Meta:
         verbose_name = "API key"
+        indexes = [
+            models.Index(
+                fields=["session_id"],
+                name="key_of_session",
+                condition=models.Q(session_id__isnull=False),
+            )
+        ]
 
     def __str__(self) -> str:
         return f"{self.name} ({self.prefix}…)"

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from opscore_sdk import report, verbs, waiting
+from opscore_sdk import agent_verbs, report, verbs, waiting
 from opscore_sdk.client import Client
 from opscore_sdk.errors import InvalidError, NotFoundError, OpsCoreError
 from opscore_sdk.place import find_place
@@ -107,10 +107,40 @@ def _parser() -> argparse.ArgumentParser:
     _add_workflows(commands)
     _add_runs(commands)
     _add_people(commands)
-    agents = commands.add("agents", verbs.agents, "show the agents that are not terminated")
-    agents.add_argument("--limit", type=int, default=200, help="how many (default 200)")
-    agents.add_argument("--all", action="store_true", help="also those that are terminated")
+    _add_agents(commands)
     return parser
+
+
+def _add_agents(commands: _Verbs) -> None:
+    for name, verb, purpose in (
+        ("agents", verbs.agents, "show the agents that are not terminated"),
+        ("hosts", agent_verbs.hosts, "show the hosts, what they offer and how many agents run"),
+    ):
+        shown = commands.add(name, verb, purpose)
+        shown.add_argument("--limit", type=int, default=200, help="how many (default 200)")
+        if name == "agents":
+            shown.add_argument("--all", action="store_true", help="also those that are terminated")
+
+    logs = commands.add("logs", agent_verbs.logs, "show what an agent wrote, or a task's log")
+    logs.add_argument("--agent", metavar="NAME", help="name or id of an agent")
+    logs.add_argument("--task", metavar="ID", help="id of a task")
+    logs.add_argument("--lines", type=int, default=100, help="how many (default 100)")
+
+    for name, verb, purpose in (
+        ("drain", agent_verbs.drain, "have an agent finish what it has, then end"),
+        ("stop", agent_verbs.stop, "stop an agent"),
+        ("restart", agent_verbs.restart, "have an agent's process replaced after its task"),
+    ):
+        change = commands.add(name, verb, purpose)
+        change.add_argument("agent", metavar="AGENT", help="name or id of an agent")
+        if name == "stop":
+            help_text = "at once; what it has runs elsewhere"
+            change.add_argument("--force", action="store_true", help=help_text)
+
+    scale = commands.add("scale", agent_verbs.scale, "have a host keep so many agents of a spec")
+    scale.add_argument("spec", metavar="SPEC", help="name in the host's agents file")
+    scale.add_argument("replicas", metavar="N", help="how many; `file`: as the host's file says")
+    scale.add_argument("--host", help="needed where several hosts offer it")
 
 
 def _add_workflows(commands: _Verbs) -> None:

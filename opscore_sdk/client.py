@@ -313,9 +313,31 @@ class Client:
         """Have a paused agent take tasks again."""
         return Agent.read(self._ask.ask("POST", f"/agents/{_part(ref)}/resume"))
 
-    def stop_agent(self, ref: str) -> Agent:
-        """Have an agent stop after its present task."""
-        return Agent.read(self._ask.ask("DELETE", f"/agents/{_part(ref)}"))
+    def stop_agent(self, ref: str, *, force: bool = False) -> Agent:
+        """Have an agent stop after its present task; `force`: at once, its tasks run elsewhere."""
+        path, body = f"/agents/{_part(ref)}/stop", {"force": force}
+        return Agent.read(self._ask.ask("POST", path, body=body))
+
+    def drain_agent(self, ref: str) -> Agent:
+        """Have an agent take nothing new, finish what it has, then end."""
+        return Agent.read(self._ask.ask("POST", f"/agents/{_part(ref)}/drain"))
+
+    def agent_logs(self, ref: str, *, lines: int = 100) -> dict[str, Any]:
+        """Return the end of an agent's output: `lines`, and whether that is `fresh`."""
+        path = f"/agents/{_part(ref)}/logs"
+        answer: dict[str, Any] = self._ask.ask("GET", path, query={"lines": lines})
+        return answer
+
+    def hosts(self, *, limit: int = 200) -> list[dict[str, Any]]:
+        """Return the hosts with the specs that they offer and the sizes of their pools."""
+        return self._list("/hosts", limit, {})
+
+    def scale(self, host: str, spec: str, replicas: int | None) -> dict[str, Any]:
+        """Have a host keep so many agents of a spec; None: as its own file says."""
+        path = f"/hosts/{_part(host)}/specs/{_part(spec)}"
+        method, body = ("DELETE", None) if replicas is None else ("PUT", {"replicas": replicas})
+        answer: dict[str, Any] = self._ask.ask(method, path, body=body)
+        return answer
 
     def events(self, *, limit: int = 50, **filters: str) -> list[dict[str, Any]]:
         """Return the newest events; filters: kind, run, task, agent."""

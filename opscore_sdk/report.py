@@ -139,21 +139,31 @@ def agents(agents: Iterable[Agent], empty: str, *, as_json: bool) -> None:
     agents = sorted(agents, key=lambda agent: agent.name)
     if as_json:
         return _json([agent.raw for agent in agents])
-    if not agents:
-        print(empty)
-        return None
-    rows = [
-        (
-            agent.name,
-            agent.kind,
-            "paused" if agent.paused else agent.status,
-            ", ".join(agent.capabilities),
-            agent.id,
-            agent.reason,
-        )
+    shown = [
+        {
+            "agent": agent.name,
+            "kind": agent.kind,
+            "status": "paused" if agent.paused else agent.status,
+            "capabilities": ", ".join(agent.capabilities),
+            **_usage(agent),
+            "id": agent.id,
+            "": agent.reason,
+        }
         for agent in agents
     ]
-    return _table(("agent", "kind", "status", "capabilities", "id", ""), rows)
+    return rows(
+        shown,
+        {title: title for title in shown[0]} if shown else {},
+        empty,
+        as_json=False,
+    )
+
+
+def _usage(agent: Agent) -> dict[str, str]:
+    if not agent.usage:
+        return {"memory": "", "cpu": ""}
+    memory, cpu = agent.usage["memory_bytes"], agent.usage["cpu_percent"]
+    return {"memory": f"{memory / 2**20:.0f} MiB", "cpu": f"{cpu:.0f} %"}
 
 
 def valid(file: Path, valid: Valid, *, as_json: bool) -> None:

@@ -59,6 +59,8 @@ class Agent(Wire):
     host: str = ""
     running_tasks: int = 0
     restarts: int = 0
+    usage: Mapping[str, Any] | None = None
+    """`memory_bytes` and `cpu_percent` of a supervised agent's processes."""
     paused: bool = False
     """It takes nothing new; what it had it finishes."""
 

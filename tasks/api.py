@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import Any
 from uuid import UUID
 
 import django_filters
-from django.db.models import Count, QuerySet
+from django.db.models import QuerySet
 from django.http import Http404
 from django.urls import include, path
 from drf_spectacular.utils import extend_schema, extend_schema_field
@@ -15,7 +15,6 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from agents import workload
 from agents.models import AgentSession
 from opscore.api.endpoint import Endpoint, Listing, StrictSerializer, path_of
 from opscore.api.idempotency import idempotent
@@ -225,23 +224,6 @@ def _uuids(text: str) -> list[UUID]:
     except ValueError:
         return []
 
-
-def _running(agent_ids: Collection[UUID]) -> dict[UUID, int]:
-    """Count running tasks by agent, for the floor below."""
-    sessions = dict(
-        AgentSession.objects.filter(agent__in=agent_ids, ended_at=None).values_list(
-            "id", "agent_id"
-        )
-    )
-    held = Task.objects.filter(status="running", session_id__in=sessions)
-    counts: dict[UUID, int] = {}
-    for row in held.values("session_id").annotate(tasks=Count("id")):
-        agent_id = sessions[cast("UUID", row["session_id"])]
-        counts[agent_id] = counts.get(agent_id, 0) + row["tasks"]
-    return counts
-
-
-workload.counted_by(_running)
 
 urlpatterns = [
     path("tasks", Tasks.as_view()),

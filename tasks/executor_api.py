@@ -18,7 +18,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from agents import sessions
-from agents.api import CLAIM_WAIT_MAX_S
+from agents.api import CLAIM_WAIT_MAX_S, refuse_foreign
 from agents.models import AgentSession
 from opscore.api.endpoint import Endpoint, Listing, StrictSerializer
 from opscore.api.schema import name_enum
@@ -109,6 +109,7 @@ class Claim(WaitingEndpoint):
     """Claims of one session."""
 
     scopes = {"POST": "agent"}
+    session_methods = ("POST",)
 
     @extend_schema(request=ClaimSerializer, responses=ClaimedTasksSerializer)
     def post(self, request: Request, session_id: UUID) -> Response:
@@ -120,6 +121,8 @@ class Claim(WaitingEndpoint):
         session = _open(self, session_id)
         claimed = claims.poll(session_id, wanted["limit"])
         if claimed:
+            if self.own_session is not None:
+                sessions.count_claims(session_id, len(claimed))
             response = Response({"tasks": [task.as_dict() for task in claimed]})
             ids = [task.id for task in claimed]
             response.undo = lambda: claims.put_back(ids, session_id)  # type: ignore[attr-defined]
@@ -132,6 +135,7 @@ class Heartbeat(Endpoint):
     """Heartbeats of one session."""
 
     scopes = {"POST": "agent"}
+    session_methods = ("POST",)
 
     @extend_schema(request=HeartbeatSerializer, responses=HeartbeatAnswerSerializer)
     def post(self, request: Request, session_id: UUID) -> Response:
@@ -153,12 +157,15 @@ class Report(Endpoint):
     """Reports about one task."""
 
     scopes = {"POST": "agent"}
+    session_methods = ("POST",)
 
     @extend_schema(request=ReportSerializer, responses={204: None})
     def post(self, request: Request, task_id: UUID) -> Response:
         """Record how an attempt ended; 409 when it is over or was given to somebody else."""
         task = _of_project(self, task_id)
         said = self.checked(ReportSerializer)
+        if not _is_mine(self, task):
+            raise ConflictError(reports.REFUSED)
         try:
             self._record(task, said)
         except ConflictError:
@@ -195,6 +202,7 @@ class Logs(Listing):
     """The log of one task."""
 
     scopes = {"POST": "agent"}
+    session_methods = ("POST",)
     serializer_class = LogSerializer
     filterset_class = LogFilter
 
@@ -207,7 +215,7 @@ class Logs(Listing):
         """Add lines to the attempt's log; those above the limit are left out. 409: old fence."""
         task = _of_project(self, task_id)
         said = self.checked(LogLinesSerializer)
-        if task.status != "running" or task.fence != said["fence"]:
+        if task.status != "running" or task.fence != said["fence"] or not _is_mine(self, task):
             raise ConflictError("The lines are refused: this attempt is over.")
         lines = [(said["stream"], line) for line in said["lines"]]
         tasklogs.append(task_id, task.attempt, lines)
@@ -227,7 +235,13 @@ def _note_refused(task: Task, said: Mapping[str, Any], actor: str) -> None:
     )
 
 
+def _is_mine(view: Endpoint, task: Task) -> bool:
+    """Tell whether the key may speak for the task: one of a single session for its own only."""
+    return view.own_session in (None, task.session_id)
+
+
 def _open(view: Endpoint, session_id: UUID) -> AgentSession:
+    refuse_foreign(view, session_id)
     session = sessions.live(session_id)
     if session is not None and session.project_id == view.project.pk:
         return session

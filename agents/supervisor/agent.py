@@ -12,7 +12,6 @@ import threading
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, NoReturn
 
 import structlog
@@ -22,12 +21,13 @@ from celery.signals import worker_ready
 from celery.worker.consumer import Consumer
 from celery.worker.state import maybe_shutdown
 
-from agents import runtime
+from agents import programs, runtime
 from agents.commands import CommandLine
 from agents.handlers import Handler
 from agents.pool import ThreadPool
+from agents.specs import Spec
 from agents.supervisor import policy, preload, processes
-from agents.supervisor.orders import Order, rotate, spec_of
+from agents.supervisor.orders import Order, spec_of
 from agents.supervisor.wire import Wire
 from opscore.celery import app
 from opscore.config import load_config
@@ -37,11 +37,16 @@ log = get_logger(__name__)
 _FIRST_OWN_FD = 3
 
 
-def become(order: Order, link_fd: int, parent: int) -> NoReturn:
-    """Turn this fresh fork into the agent; leaves by os._exit, never into the zygote's stack."""
+def become(order: Order, link_fd: int, output_fd: int, parent: int) -> NoReturn:
+    """Turn this fresh fork into the agent; leaves by exec or os._exit, never into our stack."""
     code = 1
     try:
-        _stand_alone(order, link_fd, parent)
+        _stand_alone(order, link_fd, output_fd, parent)
+        spec = spec_of(order) if order.spec else None
+        if spec is not None and spec.kind == "process":
+            _become_program(order, spec, link_fd)
+        if spec is not None and spec.kind == "worker":
+            spec.limits.apply()
         code = serve(
             order, Lifeline(socket.socket(fileno=link_fd), order.beat_s, paused=order.paused)
         )
@@ -57,7 +62,23 @@ def become(order: Order, link_fd: int, parent: int) -> NoReturn:
         os._exit(code)
 
 
-def _stand_alone(order: Order, link_fd: int, parent: int) -> None:
+def _become_program(order: Order, spec: Spec, link_fd: int) -> NoReturn:
+    os.set_inheritable(link_fd, False)
+    own = {
+        "OPSCORE_API_URL": order.api_url,
+        "OPSCORE_API_KEY": order.api_key,
+        "OPSCORE_AGENT_NAME": order.agent,
+        "OPSCORE_CONCURRENCY": str(spec.concurrency),
+        processes.MARK: order.mark,
+    }
+    try:
+        programs.replace_process(spec, own)
+    except (OSError, ValueError) as error:
+        why = programs.why_not(error, programs.found(spec.command[0], spec.cwd), spec.cwd)
+        raise preload.HopelessError(f"The program cannot be started: {why}.") from error
+
+
+def _stand_alone(order: Order, link_fd: int, output_fd: int, parent: int) -> None:
     os.setsid()
     processes.die_with_parent()
     if os.getppid() != parent:
@@ -67,20 +88,17 @@ def _stand_alone(order: Order, link_fd: int, parent: int) -> None:
         signal.signal(number, signal.SIG_DFL)
     # Ctrl-C is for the controller, which then drains us.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _write_to(output_fd)
     os.closerange(_FIRST_OWN_FD, link_fd)
     os.closerange(link_fd + 1, os.sysconf("SC_OPEN_MAX"))
-    _write_to(Path(order.log))
     processes.show_name(order.agent)
     random.seed()
     structlog.contextvars.bind_contextvars(agent=order.agent, agent_id=order.agent_id)
 
 
-def _write_to(path: Path) -> None:
-    rotate(path)
-    output = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
+def _write_to(output: int) -> None:
     os.dup2(output, 1)
     os.dup2(output, 2)
-    os.close(output)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
@@ -108,7 +126,7 @@ class Lifeline:
 
     def beat(self) -> None:
         """Say that we live. A controller that does not read loses beats, no more."""
-        self.wire.send({"news": "beat"})
+        self.wire.send({"news": "beat", "tasks": runtime.tasks_done()})
 
     @contextlib.contextmanager
     def while_connecting(self) -> Iterator[None]:
@@ -189,8 +207,8 @@ def _handlers(order: Order) -> Mapping[str, Handler]:
         return {}
     spec = spec_of(order)
     if spec.kind == "command":
-        return dict.fromkeys(order.capabilities, CommandLine.of(spec))
-    return preload.chosen(spec.handlers, order.capabilities)
+        return runtime.counted(dict.fromkeys(order.capabilities, CommandLine.of(spec)))
+    return runtime.counted(preload.chosen(spec.handlers, order.capabilities))
 
 
 def _consumer(lifeline: Lifeline) -> type[Consumer]:

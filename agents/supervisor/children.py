@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from agents.supervisor import policy
-from agents.supervisor.desired import Have, Pause
+from agents.supervisor.desired import Have, Pause, Want
 from agents.supervisor.records import Wanted
 from agents.supervisor.wire import Wire
 from opscore.exits import describe
@@ -19,6 +19,8 @@ class Child:
     agent: Wanted
     session_id: UUID
     link: Wire
+    output: int
+    """Handle of its output, for the scribe."""
     queues: list[str]
     started: float
     heard: float
@@ -26,13 +28,29 @@ class Child:
     paused: bool = False
     """What it was told last."""
     pid: int | None = None
+    pid_written: bool = False
+    tasks: int = 0
+    """How many it has begun."""
     ready: bool = False
     ready_written: bool = False
     stopping: str = ""
     """Why its end was asked for; empty: an exit is a crash."""
+    term_at: float | None = None
+    """When a draining program is told to end although it still has tasks."""
+    was_idle: bool = False
+    """It was told to end when it had no task any more: however it does, nothing is lost."""
     kill_at: float | None = None
     """End of the time that a draining child has."""
     killed: bool = False
+    cause: str = ""
+    """Why it was killed for its own fault: its exit is a crash, and this is the reason."""
+    cpu_s: float = 0.0
+    """What it used, once it has ended."""
+
+    @property
+    def beats_itself(self) -> bool:
+        """Whether its own heartbeats over HTTP say that it lives, not ours."""
+        return self.agent.polls and self.ready
 
     @property
     def have(self) -> Have:
@@ -64,6 +82,26 @@ class Memory:
     history: policy.History = field(default_factory=policy.History)
     pause: Pause = field(default_factory=Pause)
 
+    def look(self, agent: Wanted) -> None:
+        """Learn from its session what a program does: it speaks to the API, not to us."""
+        child = self.child
+        if child is not None and agent.polls and agent.live_session == child.session_id:
+            child.ready = agent.is_ready
+            child.tasks = agent.claims
+
+    def want(self, agent: Wanted) -> Want:
+        """What `desired.decide` needs to know of the agent's row."""
+        child = self.child
+        same = child is not None and agent.live_session == child.session_id
+        # A program that drains may end its session before it ends itself.
+        leaves = child is not None and agent.polls and bool(child.stopping)
+        return Want(
+            running=agent.running,
+            generation=agent.generation,
+            live_session=child is None or same or leaves,
+            condemned=agent.condemned if same else "",
+        )
+
     def ended(self, now: float, code: int, why: str = "") -> Exit:
         """Take note of the exit of the present process; returns what it means."""
         child = self.child
@@ -71,7 +109,7 @@ class Memory:
             raise LookupError("this agent has no process")
         self.child = None
         if child.stopping:
-            in_order = not child.killed and code == 0
+            in_order = not child.killed and (code == 0 or child.was_idle)
             how = "" if in_order else f" ({describe(code)})"
             return Exit(child, f"{child.stopping}{how}", drained=in_order, crashed=False)
         if code == 0:

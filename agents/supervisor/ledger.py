@@ -12,10 +12,11 @@ from pathlib import Path
 from django.db import connection, transaction
 from django.db.utils import DatabaseError, OperationalError, ProgrammingError
 
-from agents import sessions, transitions
+from agents import output, pools, sessions, transitions, usage
 from agents.specs import Spec
 from agents.supervisor import records
 from agents.supervisor.announcer import Announcer
+from agents.supervisor.autoscaler import Autoscaler
 from agents.supervisor.children import Child, Exit
 from agents.supervisor.orders import last_lines, log_path
 from agents.supervisor.records import Wanted
@@ -43,6 +44,8 @@ class Ledger:
         self.announcer = announcer
         self.exits: list[Exit] = []
         """Ends of processes that are not written yet."""
+        self.sizes: dict[str, int] = {}
+        """How many agents of each spec should be, as last enlisted."""
         self._project: Project | None = None
         self._heard_on: int | None = None
 
@@ -66,8 +69,9 @@ class Ledger:
         ended = records.take_over(self.host, _DIED)
         if ended:
             self.announcer.put(partial(sessions.announce_end, ended, _DIED))
-        records.enlist(self._project, self.host, self.specs)
         self._show(os.getpid())
+        self.sizes = pools.sizes(self._project, self.host, self.specs)
+        records.enlist(self._project, self.host, self.specs, self.sizes)
 
     def _wait_for_database(self, give_up: Callable[[], bool]) -> None:
         while True:
@@ -114,7 +118,10 @@ class Ledger:
     def write_ready(self, children: Iterable[Child]) -> None:
         """Make agents active whose processes say so."""
         for child in children:
-            if child.ready and not child.ready_written:
+            if child.agent.polls and child.pid is not None and not child.pid_written:
+                records.show_pid(child.session_id, child.pid)
+                child.pid_written = True
+            if child.ready and not child.ready_written and not child.agent.polls:
                 agent_id = sessions.mark_ready(child.session_id, child.pid)
                 child.ready_written = True
                 if agent_id is not None:
@@ -122,7 +129,7 @@ class Ledger:
 
     def beat(self, children: Iterable[Child]) -> list[Child]:
         """Write that these live; returns those whose session somebody has ended."""
-        by_id = {child.session_id: child for child in children}
+        by_id = {child.session_id: child for child in children if not child.beats_itself}
         live = sessions.beat(by_id)
         self._show(os.getpid())
         return [child for session_id, child in by_id.items() if session_id not in live]
@@ -137,6 +144,32 @@ class Ledger:
             transitions.change(ended, "terminated", reason=STOPPED)
             self._show(None)
 
+    def resize(self, autoscaler: Autoscaler, now: float) -> bool:
+        """Enlist more or fewer agents where a pool's size has changed; True: it has."""
+        if self._project is None:
+            return False
+        autoscaler.step(self._project, self.host, now)
+        sizes = pools.sizes(self._project, self.host, self.specs)
+        if sizes == self.sizes:
+            return False
+        log.info("supervisor.resized", host=self.host, sizes=sizes)
+        records.enlist(self._project, self.host, self.specs, sizes)
+        self.sizes = sizes
+        return True
+
+    def answer_questions(self) -> None:
+        """Write the outputs that somebody asked for."""
+        output.write(
+            {
+                asked.agent_id: self._tail(asked.project, asked.name)
+                for asked in output.asked(self.host)
+            }
+        )
+
+    def _tail(self, project: str, agent: str) -> str:
+        path = log_path(self.config.var_dir, project, agent)
+        return last_lines(path, output.MAX_LINES, output.MAX_BYTES)
+
     def log_of(self, agent: Wanted) -> Path:
         """Return the file that takes the agent's output."""
         return log_path(self.config.var_dir, agent.project, agent.name)
@@ -145,6 +178,8 @@ class Ledger:
         child, agent_id = exit_.child, exit_.child.agent.id
         with transaction.atomic():
             ended = sessions.close([child.session_id], exit_.reason, lost=not exit_.drained)
+            output.write({agent_id: self._tail(child.agent.project, child.agent.name)})
+            usage.forget([agent_id])
             if exit_.given_up:
                 reason = f"{exit_.reason}\n{last_lines(self.log_of(child.agent))}".strip()
                 transitions.change([agent_id], "error", reason=reason)

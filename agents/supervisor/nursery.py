@@ -42,10 +42,10 @@ class Nursery:
         self.wire = Wire(mine)
         return self.wire
 
-    def fork(self, order: Order, link: socket.socket) -> bool:
-        """Have an agent forked that gets `link`; False: the zygote is gone."""
+    def fork(self, order: Order, link: socket.socket, output: int) -> bool:
+        """Have an agent forked that gets `link` and writes to `output`; False: no zygote."""
         message = {"do": "fork", "order": order.as_dict()}
-        return self.wire is not None and self.wire.send(message, link.fileno())
+        return self.wire is not None and self.wire.send(message, link.fileno(), output)
 
     def signal(self, session_id: str, number: int) -> None:
         """Send a signal to an agent; SIGKILL goes to its whole process group."""

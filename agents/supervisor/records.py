@@ -10,11 +10,12 @@ from uuid import UUID
 
 from django.db import connection, transaction
 
-from agents import news, sessions, transitions
+from agents import news, sessions, transitions, usage
 from agents.models import Agent, AgentSession
 from agents.registry import NAME
 from agents.specs import RESERVED, Spec
 from agents.states import SUPERVISED
+from opscore import keys
 from opscore.database import query
 from opscore.errors import ConflictError
 from opscore.models import Project
@@ -34,6 +35,7 @@ class Wanted:
     project: str
     """Slug."""
     spec: str
+    kind: str
     capabilities: list[str]
     labels: list[str]
     running: bool
@@ -41,7 +43,16 @@ class Wanted:
     generation: int
     status: str
     live_session: UUID | None
+    is_ready: bool
+    """Its live session takes work."""
+    claims: int
+    """Tasks that its live session took over HTTP."""
     condemned: str
+
+    @property
+    def polls(self) -> bool:
+        """Whether it is a program that speaks the executor protocol."""
+        return self.kind == "process"
 
     @property
     def is_platform(self) -> bool:
@@ -91,14 +102,24 @@ def take_over(host: str, reason: str) -> list[UUID]:
         host=host, ended_at=None, agent__kind__in=SUPERVISED, agent__host=host
     )
     ids = list(open_sessions.values_list("id", flat=True))
+    usage.forget_host(host)
     return sessions.close(ids, reason)
 
 
-def enlist(project: Project, host: str, specs: Mapping[str, Spec]) -> None:
-    """Make the agent rows that the host's file and the platform ask for; retire the others."""
+def enlist(
+    project: Project,
+    host: str,
+    specs: Mapping[str, Spec],
+    sizes: Mapping[str, int] | None = None,
+) -> None:
+    """Make the agent rows that the host's specs and the platform ask for; retire the others.
+
+    `sizes` says how many there should be of a spec, where that is not what the file says.
+    """
     wanted = {(RESERVED, 1): Spec(RESERVED, "worker")}
     for spec in specs.values():
-        wanted |= {(spec.name, number): spec for number in range(1, spec.replicas + 1)}
+        count = (sizes or {}).get(spec.name, spec.replicas)
+        wanted |= {(spec.name, number): spec for number in range(1, count + 1)}
     with transaction.atomic():
         for (_, number), spec in wanted.items():
             _enlist_one(project, host, spec, number)
@@ -107,7 +128,7 @@ def enlist(project: Project, host: str, specs: Mapping[str, Spec]) -> None:
             if (agent.spec, agent.replica) not in wanted:
                 # Without its number the row is free for the file to take up again.
                 Agent.objects.filter(pk=agent.pk).update(desired="stopped", replica=None)
-                transitions.note([agent.pk], "agent.retired", reason="not in the agents file")
+                transitions.note([agent.pk], "agent.retired", reason="its pool is smaller now")
 
 
 def _enlist_one(project: Project, host: str, spec: Spec, number: int) -> None:
@@ -148,9 +169,11 @@ def _enlist_one(project: Project, host: str, spec: Spec, number: int) -> None:
 def wanted(host: str) -> dict[UUID, Wanted]:
     """Return every agent of this host that runs or should run."""
     rows = query(
-        """SELECT a.id, a.name, a.project_id, p.slug AS project, a.spec, a.capabilities, a.labels,
+        """SELECT a.id, a.name, a.project_id, p.slug AS project, a.spec, a.kind,
+                  a.capabilities, a.labels,
                   a.desired = 'running' AS running, a.paused, a.generation, a.status,
-                  s.id AS live_session, coalesce(s.condemned, '') AS condemned
+                  s.id AS live_session, s.ready_at IS NOT NULL AS is_ready,
+                  coalesce(s.claims, 0) AS claims, coalesce(s.condemned, '') AS condemned
            FROM agents_agent a
            JOIN opscore_project p ON p.id = a.project_id
            LEFT JOIN agents_agentsession s ON s.agent_id = a.id AND s.ended_at IS NULL
@@ -167,9 +190,22 @@ def start_session(agent_id: UUID, host: str, queues: list[str]) -> AgentSession:
     return sessions.start(Agent.objects.get(pk=agent_id), host=host, queues=queues)
 
 
+def key_for(agent: Wanted, session_id: UUID) -> str:
+    """Return a key with which a program may act as this agent, for as long as the session."""
+    project = Project(pk=agent.project_id, slug=agent.project)
+    return keys.create_for_session(project, f"agent {agent.name}"[:100], session_id)
+
+
 def queues_of(agent: Wanted, serving: Iterable[str]) -> list[str]:
-    """Return what the agent consumes: its queues, or the platform's own."""
+    """Return what the agent consumes: its queues, or the platform's own; none if it polls."""
+    if agent.polls:
+        return []
     return [PLATFORM_QUEUE] if agent.is_platform else list(serving)
+
+
+def show_pid(session_id: UUID, pid: int) -> None:
+    """Write which process a session is."""
+    AgentSession.objects.filter(pk=session_id).update(pid=pid)
 
 
 def widen(session_id: UUID, queues: list[str]) -> None:

@@ -27,14 +27,14 @@ class Wire:
         """Return the descriptor, for selectors."""
         return self.sock.fileno()
 
-    def send(self, message: Message, fd: int | None = None) -> bool:
+    def send(self, message: Message, *fds: int) -> bool:
         """Send one message whole; False when the other end is gone or does not read."""
         line = json.dumps(message).encode() + b"\n"
         try:
-            if fd is None:
+            if not fds:
                 self.sock.sendall(line)
             else:
-                sent = socket.send_fds(self.sock, [line], [fd])
+                sent = socket.send_fds(self.sock, [line], list(fds))
                 self.sock.sendall(line[sent:])
         except OSError:
             return False
@@ -57,7 +57,7 @@ class Wire:
             yield json.loads(line)
 
     def take_fd(self) -> int:
-        """Return the descriptor that came with the message just received."""
+        """Return the next descriptor that came with the message just received."""
         return self._fds.popleft()
 
     def close(self) -> None:

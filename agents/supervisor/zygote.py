@@ -65,22 +65,24 @@ class Zygote:
     def _obey(self) -> None:
         for message in self.wire.receive():
             if message["do"] == "fork":
-                self._fork(Order(**message["order"]), self.wire.take_fd())
+                self._fork(Order(**message["order"]), self.wire.take_fd(), self.wire.take_fd())
             else:
                 self._signal(message)
 
-    def _fork(self, order: Order, link_fd: int) -> None:
+    def _fork(self, order: Order, link_fd: int, output_fd: int) -> None:
         parent = os.getpid()
         try:
             pid = os.fork()
         except OSError as error:
-            os.close(link_fd)
-            self._report(0, order.session_id, 1, f"fork failed: {error.strerror}")
-            return
+            pid = -1
+            self._report(0, order.session_id, 1, why=f"fork failed: {error.strerror}")
         if pid == 0:
             self.selector.close()
-            become(order, link_fd, parent)
+            become(order, link_fd, output_fd, parent)
         os.close(link_fd)
+        os.close(output_fd)
+        if pid < 0:
+            return
         self.agents[pid] = _Agent(pid, order.session_id)
         self.wire.send({"event": "started", "session": order.session_id, "pid": pid})
 
@@ -98,21 +100,24 @@ class Zygote:
             self.wake.recv(4096)
         ended = []
         while self.agents:
-            pid, status = os.waitpid(-1, os.WNOHANG)
+            pid, status, used = os.wait4(-1, os.WNOHANG)
             if pid == 0:
                 break
             if pid in self.agents:
-                ended.append((self.agents.pop(pid), os.waitstatus_to_exitcode(status)))
+                cpu_s = used.ru_utime + used.ru_stime
+                code = os.waitstatus_to_exitcode(status)
+                ended.append((self.agents.pop(pid), code, cpu_s))
         if ended:
             # Programs that a dead agent had started are our children now.
             processes.kill_strays(self.agents)
-        for agent, code in ended:
-            self._report(agent.pid, agent.session_id, code)
+        for agent, code, cpu_s in ended:
+            self._report(agent.pid, agent.session_id, code, cpu_s)
 
-    def _report(self, pid: int, session_id: str, code: int, why: str = "") -> None:
-        self.wire.send(
-            {"event": "exited", "session": session_id, "pid": pid, "code": code, "why": why}
-        )
+    def _report(
+        self, pid: int, session_id: str, code: int, cpu_s: float = 0.0, why: str = ""
+    ) -> None:
+        facts = {"pid": pid, "code": code, "cpu_s": cpu_s, "why": why}
+        self.wire.send({"event": "exited", "session": session_id, **facts})
 
     def _end_all(self) -> None:
         for pid in self.agents:

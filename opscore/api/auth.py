@@ -68,8 +68,12 @@ class HasScope(BasePermission):
         """Raise ForbiddenError naming the scope that is missing."""
         if request.path_info in KEYLESS:
             return True
-        key = key_of(request)
-        scope = scope_for(view, request.method or "")
+        key, method = key_of(request), request.method or ""
+        if key.session_id is not None:
+            if method not in getattr(view, "session_methods", ()):
+                raise ForbiddenError(f"The key {key.name!r} is for the work of its own agent only.")
+            return True
+        scope = scope_for(view, method)
         if not keys.allows(key, scope):
             raise ForbiddenError(
                 f"This needs the scope {scope!r}; the key {key.name!r} has {', '.join(key.scopes)}."

@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Mapping
 from typing import Any, ClassVar, TypeVar
+from uuid import UUID
 
 import django_filters
 from django.db.models import QuerySet
@@ -20,7 +21,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from opscore.api.auth import project_of
+from opscore.api.auth import key_of, project_of
 from opscore.api.parsers import StrictJSON
 from opscore.api.schema import Schema
 from opscore.api.strict import refuse_other_types
@@ -121,6 +122,8 @@ class Endpoint(APIView):
     """A view of the API; `scopes` names the scope of a method where it is not the usual one."""
 
     scopes: ClassVar[Mapping[str, str]] = {}
+    session_methods: ClassVar[tuple[str, ...]] = ()
+    """Methods for the key of one agent session, which they hold to that session's own work."""
     parser_classes = [StrictJSON]
     content_negotiation_class = AlwaysJSON
     schema = Schema()
@@ -129,6 +132,11 @@ class Endpoint(APIView):
     def project(self) -> Project:
         """The namespace of the key that was sent."""
         return project_of(self.request)
+
+    @property
+    def own_session(self) -> UUID | None:
+        """The only session that the key may act for; None: it is not bound to one."""
+        return key_of(self.request).session_id
 
     @property
     def actor(self) -> str:

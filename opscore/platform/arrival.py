@@ -36,7 +36,7 @@ class Arrival:
         self, config: Config, probe: Probe, since: datetime, say: Callable[[str], None]
     ) -> None:
         self._host = config.node_name or socket.gethostname()
-        self._wanted = wanted_agents(config.agents_file)
+        self._wanted = wanted_agents(config.agents_file, probe.set_sizes(self._host))
         self._probe = probe
         self._since = since
         self._say = say

@@ -24,6 +24,7 @@ WITH pick AS (
   SELECT t.id
     FROM agents_agentsession s
     JOIN agents_agent a ON a.id = s.agent_id AND a.desired = 'running' AND NOT a.paused
+     AND a.status <> 'draining'
     JOIN tasks_task t ON t.project_id = s.project_id AND t.status = 'queued'
      AND t.capability = ANY(a.capabilities) AND t.requires <@ a.labels
    WHERE s.id = %(session)s AND s.ended_at IS NULL AND s.condemned = ''

@@ -28,6 +28,12 @@ def slow(task: Context) -> Any:
     return os.getpid()
 
 
+@handler("hog")
+def hog(task: Context) -> Any:
+    """Take as much memory as the inputs say."""
+    return len(bytearray(task.inputs["bytes"]))
+
+
 @app.task(name="tests.touch")
 def touch(path: str, seconds: float = 0.0) -> None:
     """Write `started` to a file, then `finished` after some seconds."""

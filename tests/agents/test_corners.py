@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -36,7 +36,7 @@ def test_nursery_without_a_zygote_forks_nothing_and_hears_nothing() -> None:
     nursery = Nursery([])
     one, two = socket.socketpair()
     order = Order(session_id=str(uuid4()), agent_id=str(uuid4()), agent="a", host="h")
-    assert nursery.fork(order, one) is False
+    assert nursery.fork(order, one, two.fileno()) is False
     nursery.signal(order.session_id, 15)
     assert list(nursery.hear()) == []
     nursery.stop()
@@ -75,6 +75,7 @@ def test_process_that_ends_by_itself_in_order_has_crashed_all_the_same() -> None
         project_id=1,
         project="default",
         spec="a",
+        kind="worker",
         capabilities=[],
         labels=[],
         running=True,
@@ -82,10 +83,12 @@ def test_process_that_ends_by_itself_in_order_has_crashed_all_the_same() -> None
         generation=1,
         status="active",
         live_session=None,
+        is_ready=False,
+        claims=0,
         condemned="",
     )
     mine, its = socket.socketpair()
-    child = Child(agent, uuid4(), Wire(mine), [], started=0.0, heard=0.0, ready=True)
+    child = Child(agent, uuid4(), Wire(mine), -1, [], started=0.0, heard=0.0, ready=True)
     ended = Memory(child=child).ended(1.0, 0)
     assert (ended.reason, ended.crashed) == ("it ended by itself with exit code 0", True)
     mine.close()
@@ -95,22 +98,22 @@ def test_process_that_ends_by_itself_in_order_has_crashed_all_the_same() -> None
 def test_handlers_of_an_order_are_those_of_its_spec() -> None:
     order = Order(session_id=str(uuid4()), agent_id=str(uuid4()), agent="a", host="h")
     assert _handlers(order) == {}
-    command = asdict(Spec("cat", "command", ("x", "y"), command=("cat",), cwd="/"))
+    command = Spec("cat", "command", ("x", "y"), command=("cat",), cwd="/").as_dict()
     found = _handlers(replace(order, spec=command, capabilities=["y"]))
     assert list(found) == ["y"]
-    module = asdict(Spec("echo", "worker", ("echo",), handlers=HANDLERS))
+    module = Spec("echo", "worker", ("echo",), handlers=HANDLERS).as_dict()
     with pytest.raises(HopelessError, match="registers no handler for ecco"):
         _handlers(replace(order, spec=module, capabilities=["ecco"]))
 
 
-def test_long_log_makes_room_and_a_missing_one_has_no_lines(tmp_path: Path) -> None:
-    path = tmp_path / "log" / "a.log"
+def test_lines_come_from_the_present_log_and_the_one_before(tmp_path: Path) -> None:
+    path = tmp_path / "a.log"
     assert orders.last_lines(path) == ""
-    orders.rotate(path)
-    path.write_bytes(b"x" * (orders.MAX_LOG_BYTES + 1))
-    orders.rotate(path)
-    assert not path.exists()
-    assert path.with_suffix(".log.1").exists()
+    path.with_suffix(".log.1").write_text("one\ntwo\n")
+    path.write_text("three\n\0four\n")
+    assert orders.last_lines(path) == "one\ntwo\nthree\nfour"
+    assert orders.last_lines(path, 2) == "three\nfour"
+    assert orders.last_lines(path, 9, most=8) == "e\nfour"
 
 
 def test_logs_of_other_projects_lie_apart(tmp_path: Path) -> None:
@@ -126,7 +129,9 @@ def test_process_that_was_reaped_by_somebody_else_is_no_error() -> None:
 
 
 def test_nobody_counts_tasks_below_the_engine() -> None:
-    assert workload._none([uuid4()]) == {}
+    nothing = workload._Nothing()
+    assert nothing.running([uuid4()]) == {}
+    assert nothing.oldest_wait(1, ["x"], []) == 0
     assert workload.running([]) == {}
 
 

@@ -82,13 +82,11 @@ def test_missing_process_is_spawned_unless_it_must_wait() -> None:
     assert decide(want, None, Pause(gave_up_on=3), 5.0)[0] == "rest"
     assert decide(want, None, Pause(gave_up_on=2), 5.0)[0] == "spawn"
     assert decide(Want(running=False, generation=3), None, Pause(), 5.0) == ("stopped", "retired")
-    assert decide(None, None, Pause(), 5.0)[0] == "rest"
 
 
 def test_running_process_is_drained_or_killed_for_a_reason() -> None:
     have = Have(generation=3)
     cases = [
-        (None, "kill", "the agent was deleted"),
         (Want(running=True, generation=3, condemned="deaf"), "kill", "deaf"),
         (Want(running=True, generation=3, live_session=False), "kill", "its session was ended"),
         (Want(running=False, generation=3), "drain", "retired"),

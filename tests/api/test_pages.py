@@ -355,9 +355,14 @@ def _fill(api: Any, session_id: str, project: Project) -> None:
     assert api("POST", f"/runs/{run_id}/signals/hello", {"a": 1}).status_code == 201
     assert api("POST", "/pauses", {}).status_code == 201
     RateWindow.objects.create(project=project, key="k")
+    from agents import output, pools, usage
     from agents.models import Host
 
-    Host.objects.create(project=project, name="here", specs={"a": {"kind": "worker"}})
+    host = Host.objects.create(project=project, name="here", specs={"a": {"kind": "worker"}})
+    pools.scale(host, "a", 2)
+    agent_id = AgentSession.objects.get(pk=session_id).agent_id
+    usage.write({agent_id: usage.Usage(2**20, 3.0)})
+    output.write({agent_id: "a <b>line</b>"})
     assert Attempt.objects.exists()
     assert TaskLog.objects.exists()
     assert AgentSession.objects.exists()

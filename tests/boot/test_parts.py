@@ -143,10 +143,13 @@ def test_a_taken_default_port_is_stepped_over_but_a_named_one_is_refused() -> No
 def test_the_hosts_file_says_how_many_agents_to_wait_for(tmp_path: Path) -> None:
     file = tmp_path / "agents.yaml"
     file.write_text("agents:\n  a: {kind: worker}\n  b: {replicas: 3}\n  c: {replicas: 0}\n")
-    assert wanted_agents(file) == {"a-1", "b-1", "b-2", "b-3"}
+    assert wanted_agents(file, {}) == {"a-1", "b-1", "b-2", "b-3"}
+    file.write_text("agents: {a: {replicas: 2}, b: {autoscale: {min: 3, max: 9}}, c: {}}")
+    assert len(wanted_agents(file, {})) == 6
+    assert wanted_agents(file, {"a": 0, "b": 1, "gone": 7}) == {"b-1", "c-1"}
     file.write_text("agents: [not, a, mapping]")
-    assert wanted_agents(file) == frozenset()
-    assert wanted_agents(tmp_path / "absent.yaml") == frozenset()
+    assert wanted_agents(file, {}) == frozenset()
+    assert wanted_agents(tmp_path / "absent.yaml", {}) == frozenset()
 
 
 def test_agents_that_an_operator_stopped_are_not_waited_for(tmp_path: Path) -> None:
