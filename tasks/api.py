@@ -234,4 +234,5 @@ urlpatterns = [
     path("runs/<uuid:run_id>/cancel", CancelRun.as_view()),
     path("", include("tasks.executor_api")),
     path("", include("tasks.control_api")),
+    path("", include("tasks.why_api")),
 ]
