@@ -84,6 +84,23 @@ class Config(BaseSettings):
         gt=0,
         description="Log lines kept for one attempt; later ones are dropped, and its last line says so.",
     )
+    shared_entries: int = Field(
+        1000, gt=0, description="Entries that the shared context of one run may have."
+    )
+    shared_value_bytes: int = Field(
+        64 * 1024, gt=0, description="Bytes that one value of a shared context may have, as JSON."
+    )
+    shared_run_bytes: int = Field(
+        2 * 1024 * 1024,
+        gt=0,
+        description="Bytes that all values of a run's shared context may have.",
+    )
+    messages_per_run: int = Field(
+        1000, gt=0, description="Messages of one run that nobody has acknowledged yet, about."
+    )
+    message_bytes: int = Field(
+        64 * 1024, gt=0, description="Bytes that the body of a message between agents may have."
+    )
     idempotency_ttl_h: int = Field(
         24, gt=0, description="Hours that the answer to an Idempotency-Key is kept."
     )

@@ -233,4 +233,6 @@ urlpatterns = [
     path("runs/<uuid:run_id>/cancel", CancelRun.as_view()),
     path("", include("tasks.executor_api")),
     path("", include("tasks.control_api")),
+    path("", include("tasks.shared_api")),
+    path("", include("tasks.messages_api")),
 ]

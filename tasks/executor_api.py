@@ -117,7 +117,7 @@ class Claim(WaitingEndpoint):
         409 when the session has ended: begin a new one.
         """
         wanted = self.checked(ClaimSerializer)
-        session = _open(self, session_id)
+        session = open_session(self, session_id)
         claimed = claims.poll(session_id, wanted["limit"])
         if claimed:
             response = Response({"tasks": [task.as_dict() for task in claimed]})
@@ -136,7 +136,7 @@ class Heartbeat(Endpoint):
     @extend_schema(request=HeartbeatSerializer, responses=HeartbeatAnswerSerializer)
     def post(self, request: Request, session_id: UUID) -> Response:
         """Say that the executor lives, and with which tasks; 409 when its session has ended."""
-        _open(self, session_id)
+        open_session(self, session_id)
         told = self.checked(HeartbeatSerializer).get("tasks")
         if not sessions.beat([session_id]):
             raise _ended(session_id)
@@ -227,7 +227,8 @@ def _note_refused(task: Task, said: Mapping[str, Any], actor: str) -> None:
     )
 
 
-def _open(view: Endpoint, session_id: UUID) -> AgentSession:
+def open_session(view: Endpoint, session_id: UUID) -> AgentSession:
+    """Return an open session of the key's project. Raises ConflictError, Http404."""
     session = sessions.live(session_id)
     if session is not None and session.project_id == view.project.pk:
         return session

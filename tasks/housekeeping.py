@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from opscore.config import load_config
 from opscore.database import query
-from tasks import steps
+from tasks import messages, steps
 from tasks.archive import BY_REFERENCE
 from tasks.retention import delete_old_runs
 
@@ -36,7 +36,7 @@ RETURNING id
 
 
 def clean_up() -> None:
-    """Delete old runs, expired answers to idempotency keys and payloads without a task.
+    """Delete old runs, expired answers and messages, and payloads without a task.
 
     Any number of these at once are harmless.
     """
@@ -54,4 +54,9 @@ def delete_payloads() -> bool:
     return len(query(_PAYLOADS, {"limit": BATCH})) == BATCH
 
 
-STEPS: tuple[steps.Step, ...] = (forget_answers, delete_old_runs, delete_payloads)
+STEPS: tuple[steps.Step, ...] = (
+    forget_answers,
+    messages.delete_done,
+    delete_old_runs,
+    delete_payloads,
+)

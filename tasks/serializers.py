@@ -214,9 +214,26 @@ class RunDetailSerializer(RunSerializer):
 
     tasks = serializers.SerializerMethodField()
     outputs = serializers.SerializerMethodField()
+    context_entries = serializers.SerializerMethodField()
+    open_messages = serializers.SerializerMethodField()
 
     class Meta(RunSerializer.Meta):
-        fields = [*RunSerializer.Meta.fields, "inputs", "outputs", "tasks"]
+        fields = [
+            *RunSerializer.Meta.fields,
+            "context_entries",
+            "open_messages",
+            "inputs",
+            "outputs",
+            "tasks",
+        ]
+
+    def get_context_entries(self, run: Run) -> int:
+        """Count the entries of its shared context."""
+        return run.shared.count()
+
+    def get_open_messages(self, run: Run) -> int:
+        """Count the messages that nobody has acknowledged yet."""
+        return run.messages.filter(acknowledged_at=None).count()
 
     @extend_schema_field(RunTaskSerializer(many=True))
     def get_tasks(self, run: Run) -> list[dict[str, Any]]:

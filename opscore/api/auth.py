@@ -70,7 +70,7 @@ class HasScope(BasePermission):
             return True
         key = key_of(request)
         scope = scope_for(view, request.method or "")
-        if not keys.allows(key, scope):
+        if not any(keys.allows(key, word) for word in scope.split(" or ")):
             raise ForbiddenError(
                 f"This needs the scope {scope!r}; the key {key.name!r} has {', '.join(key.scopes)}."
             )
@@ -78,7 +78,7 @@ class HasScope(BasePermission):
 
 
 def scope_for(view: APIView | type[APIView], method: str) -> str:
-    """Return the scope that a method of a view needs."""
+    """Return the scope that a method of a view needs; `read or agent`: one of these is enough."""
     own: Mapping[str, str] = getattr(view, "scopes", {})
     return own.get(method) or _DEFAULT.get(method, "write")
 

@@ -218,6 +218,10 @@ def _fill(api: Any, session_id: str, project: Project) -> None:
     assert api("POST", "/schedules", schedule).status_code == 201
     assert api("POST", "/schedules/s/trigger").status_code == 201
     assert api("POST", f"/runs/{run_id}/signals/hello", {"a": 1}).status_code == 201
+    assert api("PUT", f"/runs/{run_id}/context/plan", {"value": ["a"]}).status_code == 201
+    for to in ({"agent": "echo-1"}, {"capability": "echo"}):
+        sent = api("POST", f"/runs/{run_id}/messages", {"to": to, "topic": "hello"})
+        assert sent.status_code == 201
     assert api("POST", "/pauses", {}).status_code == 201
     RateWindow.objects.create(project=project, key="k")
     from agents.models import Host
