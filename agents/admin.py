@@ -13,7 +13,7 @@ from unfold.admin import TabularInline
 from unfold.decorators import display
 
 from agents import registry, workload
-from agents.models import Agent, AgentSession, Host, Queue
+from agents.models import Agent, AgentSession, Endpoint, Host, Queue
 from opscore.admin import ReadOnlyAdmin, badge, link, moment, pretty
 from opscore.config import load_config
 from opscore.errors import OpsCoreError
@@ -236,6 +236,22 @@ class HostAdmin(ReadOnlyAdmin):
     def shown_specs(self, host: Host) -> str:
         """Show its agent specs, readable."""
         return pretty(host.specs)
+
+
+@admin.register(Endpoint)
+class EndpointAdmin(ReadOnlyAdmin):
+    """Where agents of kind http take their tasks."""
+
+    list_display = ["url", "shown_agent", "concurrency", "timeout_s", "health_path"]
+    search_fields = ["url", "agent__name"]
+    list_select_related = ["agent"]
+    ordering = ["agent__name"]
+    fields = list_display
+
+    @display(description="agent", ordering="agent__name")
+    def shown_agent(self, endpoint: Endpoint) -> str:
+        """Link to the agent."""
+        return link(endpoint.agent)
 
 
 @admin.register(Queue)

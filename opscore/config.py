@@ -79,6 +79,14 @@ class Config(BaseSettings):
     max_body_bytes: int = Field(
         4 * 1024 * 1024, gt=0, description="Request bodies above this many bytes are refused: 413."
     )
+    public_url: str = Field(
+        "", description="Address of this platform for agents of kind http, which report to it."
+    )
+    push_networks: str = Field(
+        "",
+        description="Comma-separated networks that are not public and that agents of kind http may "
+        "live in, as 10.0.0.0/8; the embedded platform allows loopback.",
+    )
     max_log_lines: int = Field(
         2000,
         gt=0,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models.functions import Now
@@ -29,6 +31,8 @@ class ApiKey(models.Model):
     expires_at = models.DateTimeField(null=True, blank=True)
     last_used_at = models.DateTimeField(null=True, blank=True, editable=False)
     revoked_at = models.DateTimeField(null=True, blank=True)
+    #: The only (task, fence) that it is good for; None: all (see `opscore.attempt_tokens`).
+    attempt: tuple[UUID, int] | None = None
 
     class Meta:
         verbose_name = "API key"

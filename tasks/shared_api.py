@@ -13,6 +13,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from opscore.api.auth import key_of
 from opscore.api.endpoint import Endpoint, StrictSerializer
 from opscore.errors import InvalidError, Problem
 from tasks import shared
@@ -20,8 +21,8 @@ from tasks.models import Run
 from tasks.writers import AttemptOverError, Writer, attempt_writer, note_refused
 
 #: Whoever takes part in a run: people and programs, and executors.
-READERS = "read or agent"
-WRITERS = "write or agent"
+READERS = "read or agent or attempt"
+WRITERS = "write or agent or attempt"
 HEADER = "Opscore-Attempt"
 _ATTEMPT = re.compile(r"([0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})/([0-9]{1,9})")
 ATTEMPT = OpenApiParameter(
@@ -121,8 +122,14 @@ class SharedEntry(Endpoint):
 
 
 def run_for(view: Endpoint, run_id: UUID) -> Run:
-    """Return a run of the key's project, without what may be large. Raises Http404."""
-    found = Run.objects.filter(project=view.project, pk=run_id).defer("inputs").first()
+    """Return a run of the key's project, without what may be large. Raises Http404.
+
+    The key of an attempt sees the attempt's own run only.
+    """
+    runs = Run.objects.filter(project=view.project, pk=run_id)
+    if mine := key_of(view.request).attempt:
+        runs = runs.filter(tasks__id=mine[0])
+    found = runs.defer("inputs").first()
     if found is None:
         raise Http404(f"There is no run {run_id}.")
     return found
@@ -134,10 +141,11 @@ def writer_of(view: Endpoint, run: Run) -> Writer:
     Raises InvalidError, and AttemptOverError when the attempt is over.
     """
     text = view.request.headers.get(HEADER)
+    mine = key_of(view.request).attempt
     by_key = Writer(f"key:{view.actor}")
-    if text is None:
+    if text is None and mine is None:
         return by_key
-    task_id, fence = _attempt(text)
+    task_id, fence = mine or _attempt(text or "")
     writer = attempt_writer(view.project.pk, task_id, fence)
     if writer is None:
         stale = Writer(by_key.name, task_id, fence)

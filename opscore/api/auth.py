@@ -10,7 +10,7 @@ from rest_framework.authentication import BaseAuthentication
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
-from opscore import keys
+from opscore import attempt_tokens, keys
 from opscore.errors import ForbiddenError, UnauthorizedError
 from opscore.models import ApiKey, Project
 
@@ -54,7 +54,9 @@ class KeyAuthentication(BaseAuthentication):
         """Return the holder and the key; `request.auth.project` is the namespace."""
         if request.path_info in KEYLESS:
             return None
-        key = keys.verify(_bearer(request))
+        text = _bearer(request)
+        is_attempts = text.startswith(attempt_tokens.PREFIX)
+        key = attempt_tokens.verify(text) if is_attempts else keys.verify(text)
         # The frame's log line names the key.
         inner: HttpRequest = request._request  # noqa: SLF001 - DRF's name for Django's request
         inner.key_name = key.name  # type: ignore[attr-defined]

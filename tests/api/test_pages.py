@@ -222,6 +222,8 @@ def _fill(api: Any, session_id: str, project: Project) -> None:
     for to in ({"agent": "echo-1"}, {"capability": "echo"}):
         sent = api("POST", f"/runs/{run_id}/messages", {"to": to, "topic": "hello"})
         assert sent.status_code == 201
+    http = {"name": "ann", "kind": "http", "url": "http://agent.invalid/work"}
+    assert api("POST", "/agents", http).status_code == 201
     assert api("POST", "/pauses", {}).status_code == 201
     RateWindow.objects.create(project=project, key="k")
     from agents.models import Host
