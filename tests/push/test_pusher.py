@@ -13,6 +13,7 @@ import pytest
 
 from agents import endpoints, registry
 from agents.models import Agent, AgentSession
+from opscore.database import query
 from opscore.models import Event, Project
 from tasks import reconcile
 from tasks.control import cancel_task
@@ -383,3 +384,23 @@ def test_many_slow_answers_wait_in_one_process(
     tasks = [submit(project) for _ in range(60)]
     wait_until(lambda: all(map(ended, tasks)), 40)
     assert ann.most_at_once == 60
+
+
+def test_pusher_that_loses_its_connection_ends_and_says_why(
+    pusher: PusherProcess, make_agent: MakeAgent, project: Project, wait_until: WaitUntil
+) -> None:
+    ann = make_agent("ann")
+    pusher.active("ann")
+    # The connection that holds the lock: without it another one may be at work.
+    query(
+        """SELECT pg_terminate_backend(pid) FROM pg_locks
+            WHERE locktype = 'advisory' AND classid = %(class)s""",
+        {"class": 0x0B5E},
+    )
+    assert pusher.process.wait(20) == 1
+    assert "The database went away" in pusher.log.read_text()
+    assert "Traceback" not in pusher.log.read_text()
+    pusher.start_again()
+    task = submit(project)
+    wait_until(lambda: ended(task), 30)
+    assert (task.status, len(ann.received)) == ("completed", 1)
