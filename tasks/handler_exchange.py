@@ -31,7 +31,7 @@ class Exchange:
     def __init__(self, task: Claimed, life: Life, *, in_transaction: bool) -> None:
         self._task = task
         self._session_id = life.session_id
-        self._writer = Writer(f"agent:{life.agent}", task.id, task.fence)
+        self._writer = Writer(f"agent:{life.agent}", task.id, task.fence, in_transaction)
         self._in_transaction = in_transaction
 
     def get(self, key: str) -> Entry | None:

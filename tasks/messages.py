@@ -16,7 +16,7 @@ from opscore.models import Project
 from tasks.dispatch import READY_CHANNEL
 from tasks.models import Message, Run
 from tasks.states import RUN
-from tasks.writers import HELD, WRITABLE, Writer, encoded, refusal
+from tasks.writers import HELD, HELD_BY_RESULT, WRITABLE, Writer, encoded, refusal
 
 #: The longest time to live.
 MAX_TTL_S = 7 * 86400
@@ -59,7 +59,7 @@ def send(
         "word": _word(agent_id, project.pk, capability),
         **writer.params(),
     }
-    rows = query(_SEND, params)
+    rows = query(_SEND[writer.with_result], params)
     if not rows:
         raise _refusal(run_id, writer, topic)
     return {name: rows[0][name] for name in ("id", "sent_at", "expires_at")}
@@ -152,8 +152,9 @@ def _word(agent_id: UUID | None, project_id: int = 0, capability: str = "") -> s
 
 
 # No row: the run or the attempt is over, or there are too many. Receivers wake after the commit.
-_SEND = f"""
-WITH {HELD},
+_SEND = {
+    with_result: f"""
+WITH {held},
 made AS (
   INSERT INTO tasks_message (id, project_id, run_id, to_agent_id, to_capability, topic, body,
                              sender, sent_at, expires_at, deliveries)
@@ -167,6 +168,8 @@ made AS (
   RETURNING id, sent_at, expires_at)
 SELECT made.*, pg_notify(%(channel)s, %(word)s) FROM made
 """  # noqa: S608 - constants; values are bound
+    for with_result, held in ((False, HELD), (True, HELD_BY_RESULT))
+}
 
 _RECEIVE = """
 WITH pick AS (

@@ -13,7 +13,7 @@ from agents.exchange import Entry
 from opscore.config import load_config
 from opscore.database import Row, query
 from opscore.errors import ConflictError, InvalidError, Problem, TooLargeError
-from tasks.writers import HELD, WRITABLE, Writer, encoded, refusal
+from tasks.writers import HELD, HELD_BY_RESULT, WRITABLE, Writer, encoded, refusal
 
 #: Keys are parts of addresses too.
 KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@+~-]{0,199}")
@@ -92,7 +92,7 @@ def _locked(
     """Run one statement while nobody else writes to this run's context."""
     # The lock is a statement of its own: what follows must see what the one before committed.
     with transaction.atomic():
-        if query(_LOCK, {"run": run_id, **writer.params()}):
+        if query(_LOCK[writer.with_result], {"run": run_id, **writer.params()}):
             return query(statement, params)[0]
     raise refusal(run_id, writer, f"context {key}"[:200])
 
@@ -129,13 +129,16 @@ SELECT key, version, value::json, updated_at, updated_by FROM tasks_sharedentry
 """
 
 # No row: the run has ended, or the writer's attempt is over.
-_LOCK = f"""
-WITH {HELD}
+_LOCK = {
+    with_result: f"""
+WITH {held}
 INSERT INTO tasks_sharedtotal AS total (run_id, version, entries, bytes)
 SELECT r.id, 0, 0, 0 FROM tasks_run r WHERE r.id = %(run)s AND {WRITABLE}
     ON CONFLICT (run_id) DO UPDATE SET version = total.version
 RETURNING id
 """  # noqa: S608 - constants; values are bound
+    for with_result, held in ((False, HELD), (True, HELD_BY_RESULT))
+}
 
 # What is above a bound that was lowered may still be written over, if it does not grow.
 _PUT = """

@@ -13,13 +13,19 @@ from tasks.models import Run
 from tasks.results import ResultError, encode
 from tasks.states import RUN
 
-#: A CTE that holds the writer's attempt, if it is still his; empty also for writers without one.
-#: The lock keeps the attempt from being given away before the write has committed.
-HELD: LiteralString = """
+# The writer's attempt, if it is still his; empty also for writers without one.
+_MINE: LiteralString = """
 held AS MATERIALIZED (
   SELECT t.id FROM tasks_task t
-   WHERE t.id = %(task)s AND t.fence = %(fence)s AND t.status = 'running'
-     FOR SHARE)"""
+   WHERE t.id = %(task)s AND t.fence = %(fence)s AND t.status = 'running'"""
+
+#: The CTE `held`. The lock keeps the attempt from being given away before the write has
+#: committed.
+HELD: LiteralString = f"{_MINE} FOR SHARE)"
+
+#: The same inside the transaction that records the attempt's result: that one is fenced itself,
+#: and a lock would keep the task from everybody until the handler ends.
+HELD_BY_RESULT: LiteralString = f"{_MINE})"
 
 #: A condition on the run `r`: it has not ended, and the writer's attempt is not over.
 WRITABLE: LiteralString = """
@@ -41,6 +47,8 @@ class Writer:
     """`agent:<name>` or `key:<name>`; what others see."""
     task_id: UUID | None = None
     fence: int = 0
+    with_result: bool = False
+    """Whether the write commits together with the attempt's result, or not at all."""
 
     def params(self) -> dict[str, Any]:
         """Return what HELD and WRITABLE bind."""

@@ -363,6 +363,25 @@ def test_writes_of_a_transactional_handler_vanish_with_its_failure(bench: Bench)
     assert shared.entries(task.run_id) == []
 
 
+def test_transactional_handler_that_wrote_may_ask_whether_it_was_cancelled(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer comes over another connection: a lock of its own would make it wait for ever."""
+    monkeypatch.setattr("tasks.execution._ASK_EVERY_S", 0.0)
+
+    def work(task: Context) -> Any:
+        task.shared.put("a", 1)
+        task.send({"capability": "other"}, "hello")
+        return task.cancelled()
+
+    bench.does("work", Registered("work", work, transactional=True))
+    task = submit_task(bench.project, Node(key="job", capability="work"))
+    assert bench.step(task) is Outcome.COMPLETED
+    task.refresh_from_db()
+    assert task.result is False
+    assert [entry.value for entry in shared.entries(task.run_id)] == [1]
+
+
 def test_context_outside_of_a_run_says_what_is_missing() -> None:
     context = Context(uuid4(), uuid4(), "k", "work", 1, {})
     with pytest.raises(HandlerError, match="Outside of a run"):

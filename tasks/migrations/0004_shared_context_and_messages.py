@@ -11,7 +11,7 @@ class Migration(migrations.Migration):
     dependencies = [
         ('agents', '0002_pause_and_one_live_session'),
         ('opscore', '0002_default_project'),
-        ('tasks', '0002_constructs'),
+        ('tasks', '0003_windows_and_reruns'),
     ]
 
     operations = [
