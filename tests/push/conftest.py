@@ -17,6 +17,9 @@ from agents import endpoints
 from agents.models import Agent
 from opscore.config import ROOT, load_config
 from opscore.models import Project
+from tasks.graph import Node
+from tasks.models import Task
+from tasks.submission import submit_task
 from tests.conftest import WaitUntil
 from tests.live_server import server, server_url
 from tests.push.stub import StubAgent, running
@@ -95,3 +98,13 @@ def pusher(server: Any, tmp_path: Path, wait_until: WaitUntil) -> Iterator[Pushe
     yield process
     process.stop()
     print(process.log.read_text()[-6000:])
+
+
+def submit(project: Project, **fields: Any) -> Task:
+    node = {"key": "job", "capability": "echo", "inputs": {"n": 1}, **fields}
+    return submit_task(project, Node(**node))
+
+
+def ended(task: Task) -> bool:
+    task.refresh_from_db()
+    return task.status in {"completed", "failed", "cancelled"}

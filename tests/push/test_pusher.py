@@ -17,26 +17,14 @@ from opscore.database import query
 from opscore.models import Event, Project
 from tasks import reconcile
 from tasks.control import cancel_task
-from tasks.graph import Node
-from tasks.models import Attempt, SharedEntry, Task, TaskLog
+from tasks.models import Attempt, Task
 from tasks.retries import RetryPolicy
-from tasks.submission import submit_task
 from tests.conftest import WaitUntil
-from tests.push.conftest import PusherProcess
+from tests.push.conftest import PusherProcess, ended, submit
 from tests.push.stub import StubAgent, echo, running
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 MakeAgent = Callable[..., StubAgent]
-
-
-def submit(project: Project, **fields: Any) -> Task:
-    node = {"key": "job", "capability": "echo", "inputs": {"n": 1}, **fields}
-    return submit_task(project, Node(**node))
-
-
-def ended(task: Task) -> bool:
-    task.refresh_from_db()
-    return task.status in {"completed", "failed", "cancelled"}
 
 
 def test_tasks_are_pushed_and_the_least_loaded_agent_is_chosen(
@@ -73,74 +61,6 @@ def test_waiting_task_reaches_an_agent_at_once(
         delays.append(time.monotonic() - began)
     # By announcement, not by the next look a second later.
     assert sorted(delays)[5] < 0.5
-
-
-class Callback:
-    """A client with the key of one attempt, as the agent got it."""
-
-    def __init__(self, sent: dict[str, Any]) -> None:
-        self.sent = sent
-        self.report_url: str = sent["callback"]["url"]
-        self.task_url = self.report_url.removesuffix("/report")
-        self.root = self.task_url.rsplit("/tasks/", 1)[0]
-        self.key: str = sent["callback"]["key"]
-        self.fence = {"fence": sent["fence"]}
-
-    def __call__(self, method: str, url: str, body: Any = None, key: str = "") -> int:
-        headers = {"Authorization": f"Bearer {key or self.key}"}
-        return httpx.request(method, url, json=body, headers=headers, timeout=20).status_code
-
-    def report(self, **said: Any) -> int:
-        return self("POST", self.report_url, {**self.fence, "status": "completed", **said})
-
-
-def test_agent_calls_back_with_the_key_of_its_attempt(
-    pusher: PusherProcess, make_agent: MakeAgent, project: Project, wait_until: WaitUntil
-) -> None:
-    ann = make_agent("ann")
-    ann.behaviour = lambda task: (202, {})
-    pusher.active("ann")
-    task = submit(project)
-    wait_until(lambda: ann.received)
-    task.refresh_from_db()
-    assert task.status == "running"
-    call = Callback(ann.received[0])
-    lines = {**call.fence, "lines": ["thinking"]}
-    assert call("POST", f"{call.task_url}/logs", lines) == 204
-    assert call("POST", f"{call.task_url}/heartbeat", call.fence) == 204
-    entry = f"{call.root}/runs/{task.run_id}/context/plan"
-    assert call("PUT", entry, {"value": 1}) == 201
-    assert SharedEntry.objects.get().updated_by == "agent:ann"
-    assert call.report(result={"long": "work"}) == 204
-    task.refresh_from_db()
-    assert (task.status, task.result) == ("completed", {"long": "work"})
-    assert TaskLog.objects.get().text == "thinking"
-    # It is over: the key is worth nothing any more.
-    assert call.report(result="again") == 409
-    assert call("POST", f"{call.task_url}/heartbeat", call.fence) == 409
-    assert call("PUT", entry, {"value": 2}) == 409
-
-
-def test_key_of_an_attempt_is_good_for_nothing_else(
-    pusher: PusherProcess, make_agent: MakeAgent, project: Project, wait_until: WaitUntil
-) -> None:
-    ann = make_agent("ann", concurrency=2)
-    ann.behaviour = lambda task: (202, {})
-    pusher.active("ann")
-    other, _ = submit(project), submit(project)
-    wait_until(lambda: len(ann.received) == 2)
-    call, elsewhere = (Callback(sent) for sent in ann.received)
-    report = {**call.fence, "status": "completed"}
-    assert call("POST", elsewhere.report_url, report) == 403
-    assert call("POST", call.report_url, {**report, "fence": 99}) == 403
-    assert call("GET", f"{call.root}/agents") == 403
-    assert call("POST", f"{call.root}/tasks", {}) == 403
-    foreign = elsewhere if elsewhere.sent["id"] == str(other.id) else call
-    mine = call if foreign is elsewhere else elsewhere
-    assert mine("GET", f"{call.root}/runs/{other.run_id}/context") == 404
-    forged = call.key[:-1] + ("1" if call.key.endswith("0") else "0")
-    assert call("POST", call.report_url, report, key=forged) == 401
-    assert call.report() == 204
 
 
 def test_failures_are_retried_with_the_same_idempotency_key(
