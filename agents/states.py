@@ -19,6 +19,6 @@ AGENT = Machine(
         "terminated": frozenset({"initializing"}),
     }
 )
-KINDS = ("worker", "command", "process", "remote", "http", "a2a", "mcp")
+KINDS = ("worker", "command", "process", "remote", "http")
 #: Kinds that a host's supervisor starts.
 SUPERVISED = ("worker", "command")

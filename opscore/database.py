@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 import psycopg
@@ -49,6 +50,12 @@ def _run(conn: Any, sql: str, params: Mapping[str, Any]) -> list[Row]:
         return cursor.fetchall() if cursor.description else []
 
 
+def database_now() -> datetime:
+    """Return the database's time: the only clock that counts."""
+    now: datetime = query("SELECT clock_timestamp() AS now", {})[0]["now"]
+    return now
+
+
 def release() -> None:
     """Drop this thread's connections that broke or outlived their age; keep the others."""
     for conn in connections.all(initialized_only=True):
@@ -60,4 +67,12 @@ def after_commit(action: Any) -> None:
     transaction.on_commit(action)
 
 
-__all__ = ["DatabaseError", "Row", "after_commit", "query", "query_apart", "release"]
+__all__ = [
+    "DatabaseError",
+    "Row",
+    "after_commit",
+    "database_now",
+    "query",
+    "query_apart",
+    "release",
+]

@@ -125,10 +125,19 @@ class Client:
         return self._run(run_id)
 
     def runs(
-        self, *, status: str | None = None, workflow: str | None = None, limit: int = 50
+        self,
+        *,
+        status: str | None = None,
+        workflow: str | None = None,
+        parent: str | None = None,
+        limit: int = 50,
     ) -> list[Run]:
-        """Return the newest runs; `status` may be several words, separated by commas."""
-        query = {"status": status, "workflow": workflow}
+        """Return the newest runs; `status` may be several words, separated by commas.
+
+        `parent` is the id of a run, for those that its tasks started, or `none`, for those that
+        no task did.
+        """
+        query = {"status": status, "workflow": workflow, "parent": parent}
         return [Run.read(row) for row in self._list("/runs", limit, query)]
 
     def cancel_run(self, run_id: str) -> Run:
@@ -164,7 +173,10 @@ class Client:
     def signal(
         self, run_id: str, name: str, data: Any = None, *, idempotency_key: str | None = None
     ) -> Any:
-        """Send a signal with any JSON to a run; return what the platform answers."""
+        """Send a signal with any JSON to a run; return what the platform answers.
+
+        Its `warning` is a sentence when no task of the run waits for this name or can.
+        """
         path = f"/runs/{_part(run_id)}/signals/{_part(name)}"
         payload = json.dumps(data)
         return self._ask.ask("POST", path, text=payload, idempotency_key=idempotency_key)

@@ -7,11 +7,23 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from typing import Any, TypeVar
 
+from opscore_sdk.errors import Problem
+
 T = TypeVar("T", bound="Wire")
 
 #: Statuses of runs and tasks that never change again.
 RUN_ENDED = frozenset({"completed", "failed", "cancelled"})
 TASK_ENDED = RUN_ENDED | {"skipped"}
+#: Statuses of agents that are there, or should be: all but `terminated`.
+AGENT_THERE = (
+    "initializing",
+    "active",
+    "busy",
+    "draining",
+    "restarting",
+    "unresponsive",
+    "error",
+)
 #: Statuses of agents that nobody should wait for.
 AGENT_AWAY = frozenset({"draining", "error", "terminated"})
 
@@ -114,6 +126,8 @@ class Run(Wire):
     error: Mapping[str, Any] | None = None
     created_at: datetime | None = None
     completed_at: datetime | None = None
+    waits_for_place: Mapping[str, Any] | None = None
+    """Why it is `created`: `key`, `limit`, `held_by` (ids of runs), `ahead` (how many)."""
     tasks: tuple[RunTask, ...] = ()
     """In topological order."""
 
@@ -159,8 +173,14 @@ class Valid(Wire):
 
     name: str = ""
     tasks: int = 0
-    warnings: list[str] = field(default_factory=list)
-    """What is allowed and yet perhaps not meant."""
+    warnings: tuple[Problem, ...] = ()
+    """What is allowed and yet perhaps not meant, by line."""
+
+    @classmethod
+    def read(cls, data: Mapping[str, Any]) -> Valid:
+        """Take the known fields, warnings as `Problem`."""
+        warnings = tuple(map(Problem.read, data.get("warnings") or ()))
+        return replace(super().read({**data, "warnings": warnings}), raw=data)
 
 
 def _value(name: str, value: Any) -> Any:

@@ -63,13 +63,14 @@ def put_back(task_ids: Iterable[UUID], session_id: UUID) -> None:
         advance([Ready.of(row) for row in rows])
 
 
-def beat(task_id: UUID, fence: int) -> bool:
+def beat(task_id: UUID, fence: int, *, apart: bool = False) -> bool:
     """Say that the attempt is alive; False: it is over, stop working on it.
 
-    Not part of an open transaction: a handler's own would hide the sign of life, and keep the
-    task's row from everybody until the handler ends.
+    `apart`: not as part of an open transaction. A handler's own would hide the sign of life, and
+    keep the task's row from everybody until the handler ends.
     """
-    return bool(query_apart(work.BEAT, {"id": task_id, "fence": fence}))
+    ask = query_apart if apart else query
+    return bool(ask(work.BEAT, {"id": task_id, "fence": fence}))
 
 
 def let_go(task_ids: Sequence[UUID], fence: int | None = None) -> None:

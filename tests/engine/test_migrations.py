@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import import_module
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
+from uuid import UUID
 
 import pytest
 from django.db import connection
@@ -18,8 +23,8 @@ from pytest_django.plugin import DjangoDbBlocker
 from agents import registry, runtime, sessions
 from agents.handlers import Context, HandlerError
 from opscore.models import Project
-from tasks import claims, control, inbox, reports
-from tasks.models import Run
+from tasks import claims, control, inbox, reports, reruns
+from tasks.models import Run, Task
 from tasks.results import outputs_of
 from workflows.testing import Rehearsal
 
@@ -28,6 +33,7 @@ LOADER = MigrationLoader(None)
 NAMES = {app: sorted(name for own, name in LOADER.graph.nodes if own == app) for app in APPS}
 #: One step back from each migration that has one before it.
 STEPS = [(app, earlier, later) for app in APPS for earlier, later in pairwise(NAMES[app])]
+NEWEST = [(app, NAMES[app][-1]) for app in APPS]
 OLDEST = [(app, NAMES[app][0]) for app in APPS]
 #: The one step that does not keep everything; it says so instead.
 NARROW = ("tasks", "0001_initial", "0002_constructs")
@@ -60,40 +66,66 @@ def migrate(targets: Sequence[tuple[str, str]]) -> Any:
     return executor.migrate(list(targets)).apps
 
 
-def newest() -> list[tuple[str, str]]:
-    return [(app, NAMES[app][-1]) for app in APPS]
-
-
-@pytest.fixture
-def own_database(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
-    """An empty database in the place of the one that all other tests share."""
-    shared, own = connection.settings_dict["NAME"], f"migrations_{os.getpid()}"
-    with django_db_blocker.unblock():
-        with connection.cursor() as cursor:
-            cursor.execute(f"CREATE DATABASE {own}")
+@contextmanager
+def database(name: str) -> Iterator[None]:
+    """Have Django use another database for a while."""
+    shared = connection.settings_dict["NAME"]
+    connection.close()
+    connection.settings_dict["NAME"] = name
+    try:
+        yield
+    finally:
         connection.close()
-        connection.settings_dict["NAME"] = own
-        try:
-            yield
-        finally:
-            connection.close()
-            connection.settings_dict["NAME"] = shared
-            with connection.cursor() as cursor:
-                cursor.execute(f"DROP DATABASE {own} WITH (FORCE)")
+        connection.settings_dict["NAME"] = shared
+
+
+def execute(statement: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
+
+
+@pytest.fixture(scope="module")
+def template(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[str]:
+    """The name of an empty database with the newest schema, which nobody is connected to."""
+    name = f"migrated_{os.getpid()}"
+    with django_db_blocker.unblock():
+        execute(f"CREATE DATABASE {name}")
+        with database(name):
+            migrate(NEWEST)
+        yield name
+        execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture
-def stage(own_database: None) -> Iterator[Rehearsal]:
-    """A rehearsal on the newest schema, in the test's own database."""
-    migrate(newest())
+def own_database(template: str, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
+    """A database in the place of the one that all other tests share."""
+    with django_db_blocker.unblock():
+        execute(f"CREATE DATABASE own_{template} TEMPLATE {template}")
+        with database(f"own_{template}"):
+            yield
+        execute(f"DROP DATABASE own_{template} WITH (FORCE)")
+
+
+@contextmanager
+def rehearsed() -> Iterator[Rehearsal]:
+    """Migrate to the newest schema, and execute on it what is there."""
+    migrate(NEWEST)
     project = Project.objects.get(slug="default")
     agent = registry.register(project, name="stage", kind="remote", capabilities=["work"])[0]
     stage = Rehearsal(project, sessions.start(agent))
     runtime.begin(runtime.Life(stage.session.id, "stage", stage.handlers))
     stage.does("work", lambda task: {"n": task.inputs["n"]})
     stage.does("moody", moody)
-    yield stage
-    runtime.begin(None)
+    try:
+        yield stage
+    finally:
+        runtime.begin(None)
+
+
+@pytest.fixture
+def stage(own_database: None) -> Iterator[Rehearsal]:
+    with rehearsed() as stage:
+        yield stage
 
 
 def moody(task: Context) -> None:
@@ -119,13 +151,7 @@ def half_done(stage: Rehearsal) -> Live:
     run = stage.start(PLAIN)
     for key in "ab":
         stage.step(run.tasks.get(key=key))
-    assert stage.tasks(run) == {
-        "a": "completed",
-        "b": "completed",
-        "c": "queued",
-        "d": "pending",
-        "end": "pending",
-    }
+    assert list(stage.tasks(run).values())[:4] == ["completed", "completed", "queued", "pending"]
     return Live(run, {"n": 5})
 
 
@@ -202,9 +228,10 @@ def with_an_end_of_its_own(stage: Rehearsal) -> Live:
     )
 
 
-def behind_a_condition(stage: Rehearsal) -> Live:
-    run = stage.start(flow("{if: 'run.id == \"\"', capability: work, with: {n: 1}}"))
-    return Live(run, {"a": None})
+def before_a_condition(stage: Rehearsal) -> Live:
+    text = flow("{needs: z, if: tasks.z.result.n > 1, capability: work, with: {n: 1}}")
+    run = stage.start(text.replace("outputs", "  z: {capability: work, with: {n: 2}}\noutputs"))
+    return Live(run, {"a": {"n": 1}})
 
 
 def flow(task: str) -> str:
@@ -224,6 +251,7 @@ RICH = [
     created,
     paused_with_its_workflow,
     with_an_end_of_its_own,
+    before_a_condition,
 ]
 
 
@@ -261,7 +289,7 @@ def test_live_runs_survive_a_step_back_and_finish(
     before = rows()
     migrate([(app, earlier)])
     assert rows() == before
-    migrate(newest())
+    migrate(NEWEST)
     assert rows() == before
     finish(stage, lives)
 
@@ -271,19 +299,125 @@ def test_live_runs_survive_the_way_back_to_the_first_schema_and_finish(stage: Re
     before = rows()
     migrate(OLDEST)
     assert rows() == before
-    migrate(newest())
+    migrate(NEWEST)
     finish(stage, lives)
 
 
-@pytest.mark.parametrize("start", RICH)
-def test_way_back_is_refused_while_a_run_would_be_lost_on_it(
-    stage: Rehearsal, start: Callable[[Rehearsal], Live]
-) -> None:
-    live = start(stage)
+def test_way_back_is_refused_while_a_run_would_be_lost_on_it(stage: Rehearsal) -> None:
+    live = waiting_for_approval(stage)
     before = rows()
-    with pytest.raises(IrreversibleError, match="Let them end or cancel them"):
+    with pytest.raises(IrreversibleError, match=f"Let them end or cancel them.*{live.run.pk}"):
         migrate([NARROW[:2]])
-    migrate(newest())
+    migrate(NEWEST)
     assert rows() == before
     finish(stage, [live])
     migrate([NARROW[:2]])
+
+
+def test_everything_that_the_first_schema_cannot_hold_is_refused(stage: Rehearsal) -> None:
+    refuse = import_module("tasks.migrations.0002_constructs")._refuse_to_lose_runs
+    for start in RICH:
+        live = start(stage)
+        with pytest.raises(IrreversibleError, match=str(live.run.pk)):
+            refuse(None, SimpleNamespace(connection=connection))
+        finish(stage, [live])
+        refuse(None, SimpleNamespace(connection=connection))
+
+
+def test_first_schema_is_told_again_what_can_never_run(stage: Rehearsal) -> None:
+    work = "{capability: work, with: {n: 1}}"
+    run = stage.start(f"name: two\ntasks: {{a: {work}, x: {work}, y: {{needs: x, {work[1:]}}}")
+    control.cancel_task(run.tasks.get(key="x").pk)
+    migrate([NARROW[:2]])
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT key, cut FROM tasks_task ORDER BY key")
+        assert cursor.fetchall() == [("a", 0), ("x", 1), ("y", 0)]
+    migrate(NEWEST)
+    assert stage.finish(run).completed_at
+    assert stage.tasks(run) == {"a": "completed", "x": "cancelled", "y": "skipped"}
+
+
+# ------------------------------------------------------------ runs of the first schema
+class FirstSchema:
+    """Writes runs as the first schema has them, with the models of that time."""
+
+    def __init__(self) -> None:
+        self._models = migrate(OLDEST)
+        self._project = self._models.get_model("opscore", "Project").objects.get(slug="default")
+
+    def diamond(self, first: dict[str, Any], **run: Any) -> UUID:
+        """Write a -> (b, c) -> d, of which only `a` has begun."""
+        middle = {"pending": 1, "in_degree": 1, "successors": [3], "reads": [0]}
+        return self.run(
+            {"key": "a", "inputs": {"n": 1}, "successors": [1, 2], **first},
+            {"key": "b", "inputs": {"n": "${{ tasks.a.result.n + 1 }}"}, **middle},
+            {"key": "c", "inputs": {"n": "${{ tasks.a.result.n + 2 }}"}, **middle},
+            {
+                "key": "d",
+                "inputs": {"n": "${{ tasks.b.result.n + tasks.c.result.n }}"},
+                "pending": 2,
+                "in_degree": 2,
+                "reads": [1, 2],
+            },
+            open_sinks=1,
+            **run,
+        )
+
+    def run(self, *tasks: dict[str, Any], **fields: Any) -> UUID:
+        owner = {"project": self._project}
+        run = self._add("tasks", "Run", task_count=len(tasks), **owner, **fields)
+        for number, task in enumerate(tasks):
+            place = {"run": run, "number": number, "capability": "work", "queue": "default.work"}
+            self._add("tasks", "Task", **owner, **place, **task)
+        return UUID(str(run.pk))
+
+    def session(self) -> UUID:
+        owner = {"project": self._project}
+        agent = self._add("agents", "Agent", name="old", kind="remote", **owner)
+        return UUID(str(self._add("agents", "AgentSession", agent=agent, **owner).pk))
+
+    def _add(self, app: str, model: str, **fields: Any) -> Any:
+        return self._models.get_model(app, model).objects.create(**fields)
+
+
+def test_live_runs_of_the_first_schema_finish_on_the_newest(own_database: None) -> None:
+    first = FirstSchema()
+    held = {"status": "running", "fence": 1, "session_id": first.session()}
+    runs = {
+        "queued": first.diamond({"status": "queued", "ready_at": now()}),
+        "running": first.diamond({**held, "started_at": now()}),
+        "retrying": first.diamond({"status": "retrying", "attempt": 2, "wake_at": now()}),
+        "paused": first.diamond({"status": "queued", "ready_at": now()}, status="paused"),
+    }
+    with rehearsed() as stage:
+        control.resume_run(runs["paused"])
+        reports.complete(Task.objects.get(run=runs["running"], key="a").pk, 1, {"n": 11})
+        stage.work()
+        ended = Run.objects.values_list("status", flat=True)
+        assert list(ended) == ["completed"] * 4
+        for state, run in runs.items():
+            n = 25 if state == "running" else 5
+            assert Task.objects.get(run=run, key="d").result == {"n": n}, state
+
+
+def test_run_of_the_first_schema_ends_with_its_last_task_although_the_join_is_given_up(
+    own_database: None,
+) -> None:
+    one, ended = {"inputs": {"n": 1}}, {"completed_at": now()}
+    run = FirstSchema().run(
+        {"key": "a", "status": "failed", "successors": [2], "cut": 1, **one, **ended},
+        {"key": "b", "status": "queued", "successors": [2], "cut": 1, **one},
+        {"key": "c", "status": "skipped", "pending": 2, "in_degree": 2, **one, **ended},
+        open_sinks=1,
+        error={"type": "unlucky", "message": "no"},
+    )
+    with rehearsed() as stage:
+        stage.work()
+        assert Task.objects.get(run=run, key="b").status == "completed"
+        assert Run.objects.get(pk=run).status == "failed", "nothing else is left of it"
+        again = reruns.rerun(run)
+        assert stage.finish(again).status == "completed"
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
