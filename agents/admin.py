@@ -15,7 +15,7 @@ from unfold.admin import ModelAdmin, TabularInline
 from unfold.decorators import display
 
 from agents import output, pools, registry, workload
-from agents.models import Agent, AgentOutput, AgentSession, AgentUsage, Host, Pool, Queue
+from agents.models import Agent, AgentOutput, AgentSession, AgentUsage, Endpoint, Host, Pool, Queue
 from opscore.admin import ReadOnlyAdmin, badge, block, link, moment, pretty
 from opscore.config import load_config
 from opscore.errors import OpsCoreError
@@ -383,6 +383,22 @@ class AgentOutputAdmin(ReadOnlyAdmin):
     def shown_text(self, kept: AgentOutput) -> str:
         """Show the lines as they were written."""
         return block(kept.text)
+
+
+@admin.register(Endpoint)
+class EndpointAdmin(ReadOnlyAdmin):
+    """Where agents of kind http take their tasks."""
+
+    list_display = ["url", "shown_agent", "concurrency", "timeout_s", "health_path"]
+    search_fields = ["url", "agent__name"]
+    list_select_related = ["agent"]
+    ordering = ["agent__name"]
+    fields = list_display
+
+    @display(description="agent", ordering="agent__name")
+    def shown_agent(self, endpoint: Endpoint) -> str:
+        """Link to the agent."""
+        return link(endpoint.agent)
 
 
 @admin.register(Queue)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar
 from uuid import UUID
 
 import django_filters
@@ -13,13 +15,15 @@ from drf_spectacular.utils import extend_schema, extend_schema_field
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from agents import registry, sessions, workload
+from agents import endpoints, registry, sessions, workload
 from agents.models import Agent, AgentSession
 from agents.serializers import (
     STATUSES,
     AgentDetailSerializer,
     AgentSerializer,
+    RegisteredSerializer,
     RegisterSerializer,
+    SecretSerializer,
     StartedSessionSerializer,
     StartSessionSerializer,
     shown,
@@ -32,6 +36,8 @@ from opscore.errors import ConflictError, ForbiddenError, InvalidError, Problem
 
 #: The longest that a claim may wait; proxies cut silent connections after a minute.
 CLAIM_WAIT_MAX_S = 30.0
+
+Method = TypeVar("Method", bound=Callable[..., Response])
 
 
 @extend_schema_field({"type": "string", "enum": [*STATUSES]})
@@ -69,6 +75,20 @@ class AgentFilter(django_filters.FilterSet):
         return agents.filter(capabilities__contains=[word])
 
 
+def _with_secret(method: Method) -> Method:
+    """Add the secret of a new agent of kind http outside of what `idempotent` stores."""
+
+    @wraps(method)
+    def post(view: Endpoint, request: Request) -> Response:
+        response = method(view, request)
+        if response.status_code == 201 and response.data["kind"] == endpoints.KIND:
+            agent = registry.find(view.project, response.data["id"])
+            response.data = {**response.data, "secret": endpoints.secret_of(agent)}
+        return response
+
+    return post  # type: ignore[return-value]
+
+
 class Agents(Listing):
     """The agents of the project."""
 
@@ -89,19 +109,23 @@ class Agents(Listing):
 
     @extend_schema(
         request=RegisterSerializer,
-        responses={201: AgentDetailSerializer, 200: AgentDetailSerializer},
+        responses={201: RegisteredSerializer, 200: AgentDetailSerializer},
     )
+    @_with_secret
     @idempotent
     def post(self, request: Request) -> Response:
         """Register an agent; 200 when this name is registered with the same kind already.
 
-        Ops-Core starts agents of kind worker, command and process; others start themselves. A
-        program that a supervisor started gets its own agent as its spec says it is.
+        Ops-Core starts agents of kind worker, command and process; others start themselves. One of
+        kind http is sent its tasks at `url`; the answer shows its secret, once. A program that a
+        supervisor started gets its own agent as its spec says it is.
         """
+        fields = self.checked(RegisterSerializer)
         if self.own_session is not None:
-            return Response(shown(_own_agent(self.own_session, self.checked(RegisterSerializer))))
-        agent, created = registry.register(
-            self.project, actor=self.actor, **self.checked(RegisterSerializer)
+            return Response(shown(_own_agent(self.own_session, fields)))
+        options = {name: fields.pop(name) for name in endpoints.OPTIONS if name in fields}
+        agent, created = endpoints.register(
+            self.project, actor=self.actor, options=options, **fields
         )
         headers = {"Location": path_of(request, "agents", agent.pk)}
         return Response(shown(agent), status=201 if created else 200, headers=headers)
@@ -171,6 +195,18 @@ class ResumeAgent(Endpoint):
         return Response(shown(agent))
 
 
+class AgentSecret(Endpoint):
+    """The secret of one agent of kind http."""
+
+    scopes = {"POST": "admin"}
+
+    @extend_schema(request=None, responses=SecretSerializer)
+    def post(self, request: Request, ref: str) -> Response:
+        """Give the agent a new secret, which counts at once; it is shown only here."""
+        agent = registry.find(self.project, ref)
+        return Response({"secret": endpoints.change_secret(agent, self.actor)})
+
+
 class AgentSessions(Endpoint):
     """Lives of an executor that speaks HTTP."""
 
@@ -225,6 +261,8 @@ def refuse_foreign(view: Endpoint, session_id: UUID) -> None:
 def _begin(agent: Agent, said: dict[str, Any]) -> UUID:
     if agent.kind in SUPERVISED:
         raise ConflictError(f"The agent {agent.name!r} is started by Ops-Core ({agent.kind}).")
+    if agent.kind == endpoints.KIND:
+        raise ConflictError(f"The agent {agent.name!r} is sent its tasks; it polls for none.")
     if agent.desired != "running":
         raise ConflictError(f"The agent {agent.name!r} was stopped; register it again.")
     session = sessions.start(agent, **said)
@@ -247,6 +285,7 @@ urlpatterns = [
     path("agents", Agents.as_view()),
     path("agents/<str:ref>", OneAgent.as_view()),
     path("agents/<str:ref>/restart", RestartAgent.as_view()),
+    path("agents/<str:ref>/secret", AgentSecret.as_view()),
     path("agents/<str:ref>/pause", PauseAgent.as_view()),
     path("agents/<str:ref>/resume", ResumeAgent.as_view()),
     path("agents/<str:ref>/sessions", AgentSessions.as_view()),

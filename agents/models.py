@@ -156,6 +156,20 @@ class AgentOutput(models.Model):
         return f"output of {self.agent_id}"
 
 
+class Endpoint(models.Model):
+    """Where an agent of kind http takes its tasks."""
+
+    agent = models.OneToOneField(Agent, models.CASCADE, related_name="endpoint")
+    url = models.CharField(max_length=2000)
+    health_path = models.CharField(max_length=500, blank=True)
+    concurrency = models.IntegerField(default=1, help_text="Tasks that it has at once")
+    timeout_s = models.FloatField(default=300, help_text="How long an answer may take")
+    nonce = models.CharField(max_length=32, help_text="Its secret is made from this")
+
+    def __str__(self) -> str:
+        return self.url
+
+
 class Queue(models.Model):
     """A Celery queue of tasks that require labels: one capability plus one set of them.
 

@@ -8,7 +8,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from agents import pools, workload
-from agents.models import Agent, AgentSession, Host
+from agents.models import Agent, AgentSession, Endpoint, Host
 from agents.states import AGENT, KINDS
 from agents.workload import shown_status
 from opscore.api.endpoint import StrictSerializer
@@ -37,6 +37,25 @@ class RegisterSerializer(StrictSerializer):
     )
     capabilities = _words("Default: those of the spec.")
     labels = _words("What tasks may require of it.")
+    url = serializers.CharField(
+        max_length=2000, required=False, help_text="For http: where it takes tasks (POST)."
+    )
+    health_path = serializers.CharField(
+        max_length=500,
+        required=False,
+        allow_blank=True,
+        help_text="For http: path that answers 2xx while it is well; default: its URL, any answer "
+        "below 500.",
+    )
+    concurrency = serializers.IntegerField(
+        min_value=1, max_value=1000, required=False, help_text="For http: tasks at once; default 1."
+    )
+    timeout_s = serializers.FloatField(
+        min_value=1,
+        max_value=3600,
+        required=False,
+        help_text="For http: how long an answer may take; default 300.",
+    )
 
 
 class SessionSerializer(serializers.ModelSerializer[AgentSession]):
@@ -113,18 +132,52 @@ class AgentSerializer(serializers.ModelSerializer[Agent]):
         return count
 
 
+class EndpointSerializer(serializers.ModelSerializer[Endpoint]):
+    """Where an agent of kind http takes its tasks."""
+
+    class Meta:
+        model = Endpoint
+        fields = ["url", "health_path", "concurrency", "timeout_s"]
+
+
 class AgentDetailSerializer(AgentSerializer):
     """An agent with its latest lives."""
 
     sessions = serializers.SerializerMethodField()
+    endpoint = serializers.SerializerMethodField()
 
     class Meta(AgentSerializer.Meta):
-        fields = [*AgentSerializer.Meta.fields, "sessions"]
+        fields = [*AgentSerializer.Meta.fields, "endpoint", "sessions"]
+
+    @extend_schema_field(EndpointSerializer(allow_null=True))
+    def get_endpoint(self, agent: Agent) -> dict[str, Any] | None:
+        """Return where it takes its tasks; None for other kinds than http."""
+        endpoint = Endpoint.objects.filter(agent=agent).first()
+        return None if endpoint is None else dict(EndpointSerializer(endpoint).data)
 
     @extend_schema_field(SessionSerializer(many=True))
     def get_sessions(self, agent: Agent) -> list[dict[str, Any]]:
         """Return the ten latest sessions."""
         return list(SessionSerializer(agent.sessions.order_by("-id")[:10], many=True).data)
+
+
+class RegisteredSerializer(AgentDetailSerializer):
+    """A registered agent."""
+
+    secret = serializers.CharField(
+        required=False,
+        help_text="Only when an agent of kind http is new: requests to it are signed with this. "
+        "It is not shown again.",
+    )
+
+    class Meta(AgentDetailSerializer.Meta):
+        fields = [*AgentDetailSerializer.Meta.fields, "secret"]
+
+
+class SecretSerializer(serializers.Serializer[Any]):
+    """A secret, shown once."""
+
+    secret = serializers.CharField()
 
 
 class StartSessionSerializer(StrictSerializer):

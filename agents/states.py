@@ -8,7 +8,9 @@ from opscore.states import Machine
 #: error: given up after a crash loop, an operator or a new desired state wakes it.
 AGENT = Machine(
     {
-        "initializing": frozenset({"active", "restarting", "error", "draining", "terminated"}),
+        "initializing": frozenset(
+            {"active", "unresponsive", "restarting", "error", "draining", "terminated"}
+        ),
         "active": frozenset({"unresponsive", "draining", "restarting", "error", "terminated"}),
         "draining": frozenset({"terminated", "restarting"}),
         "restarting": frozenset({"initializing", "error", "terminated"}),
@@ -17,6 +19,6 @@ AGENT = Machine(
         "terminated": frozenset({"initializing"}),
     }
 )
-KINDS = ("worker", "command", "process", "remote")
+KINDS = ("worker", "command", "process", "remote", "http")
 #: Kinds that a host's supervisor starts.
 SUPERVISED = ("worker", "command", "process")

@@ -94,10 +94,35 @@ class Config(BaseSettings):
     max_body_bytes: int = Field(
         4 * 1024 * 1024, gt=0, description="Request bodies above this many bytes are refused: 413."
     )
+    public_url: str = Field(
+        "", description="Address of this platform for agents of kind http, which report to it."
+    )
+    push_networks: str = Field(
+        "",
+        description="Comma-separated networks that are not public and that agents of kind http may "
+        "live in, as 10.0.0.0/8; the embedded platform allows loopback.",
+    )
     max_log_lines: int = Field(
         2000,
         gt=0,
         description="Log lines kept for one attempt; later ones are dropped, and its last line says so.",
+    )
+    shared_entries: int = Field(
+        1000, gt=0, description="Entries that the shared context of one run may have."
+    )
+    shared_value_bytes: int = Field(
+        64 * 1024, gt=0, description="Bytes that one value of a shared context may have, as JSON."
+    )
+    shared_run_bytes: int = Field(
+        2 * 1024 * 1024,
+        gt=0,
+        description="Bytes that all values of a run's shared context may have.",
+    )
+    messages_per_run: int = Field(
+        1000, gt=0, description="Messages of one run that nobody has acknowledged yet, about."
+    )
+    message_bytes: int = Field(
+        64 * 1024, gt=0, description="Bytes that the body of a message between agents may have."
     )
     idempotency_ttl_h: int = Field(
         24, gt=0, description="Hours that the answer to an Idempotency-Key is kept."

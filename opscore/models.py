@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models.functions import Now
@@ -38,6 +40,8 @@ class ApiKey(models.Model):
         editable=False,
         help_text="The only agent session that it may act for; such a key goes with its session",
     )
+    #: The only (task, fence) that it is good for; None: all (see `opscore.attempt_tokens`).
+    attempt: tuple[UUID, int] | None = None
 
     class Meta:
         verbose_name = "API key"

@@ -24,13 +24,13 @@ from opscore.admin import (
     short,
 )
 from opscore.errors import OpsCoreError
-from tasks import admin_records, control, inbox, reruns
+from tasks import admin_exchange, admin_records, control, inbox, reruns
 from tasks.models import Attempt, Run, Task
 from tasks.results import outputs_of, result_of
 from tasks.serializers import agents_of
 
 #: Django looks for admins in this module only.
-__all__ = ["RunAdmin", "TaskAdmin", "admin_records"]
+__all__ = ["RunAdmin", "TaskAdmin", "admin_exchange", "admin_records"]
 _LOG_LINES = 200
 
 

@@ -235,4 +235,6 @@ urlpatterns = [
     path("", include("tasks.executor_api")),
     path("", include("tasks.control_api")),
     path("", include("tasks.why_api")),
+    path("", include("tasks.shared_api")),
+    path("", include("tasks.messages_api")),
 ]

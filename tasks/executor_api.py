@@ -20,11 +20,12 @@ from rest_framework.response import Response
 from agents import sessions
 from agents.api import CLAIM_WAIT_MAX_S, refuse_foreign
 from agents.models import AgentSession
+from opscore.api.auth import key_of
 from opscore.api.endpoint import Endpoint, Listing, StrictSerializer
 from opscore.api.schema import name_enum
 from opscore.api.waiting import EmptyResponse, Patience, WaitingEndpoint
 from opscore.config import load_config
-from opscore.errors import ConflictError, InvalidError, Problem
+from opscore.errors import ConflictError, ForbiddenError, InvalidError, Problem
 from opscore.models import Event
 from tasks import claims, reports, tasklogs
 from tasks.dispatch import READY_CHANNEL
@@ -118,7 +119,7 @@ class Claim(WaitingEndpoint):
         409 when the session has ended: begin a new one.
         """
         wanted = self.checked(ClaimSerializer)
-        session = _open(self, session_id)
+        session = open_session(self, session_id)
         claimed = claims.poll(session_id, wanted["limit"])
         if claimed:
             if self.own_session is not None:
@@ -140,7 +141,7 @@ class Heartbeat(Endpoint):
     @extend_schema(request=HeartbeatSerializer, responses=HeartbeatAnswerSerializer)
     def post(self, request: Request, session_id: UUID) -> Response:
         """Say that the executor lives, and with which tasks; 409 when its session has ended."""
-        _open(self, session_id)
+        open_session(self, session_id)
         told = self.checked(HeartbeatSerializer).get("tasks")
         if not sessions.beat([session_id]):
             raise _ended(session_id)
@@ -156,7 +157,7 @@ class Heartbeat(Endpoint):
 class Report(Endpoint):
     """Reports about one task."""
 
-    scopes = {"POST": "agent"}
+    scopes = {"POST": "agent or attempt"}
     session_methods = ("POST",)
 
     @extend_schema(request=ReportSerializer, responses={204: None})
@@ -164,6 +165,7 @@ class Report(Endpoint):
         """Record how an attempt ended; 409 when it is over or was given to somebody else."""
         task = _of_project(self, task_id)
         said = self.checked(ReportSerializer)
+        _check_attempt(self, task_id, said["fence"])
         if not _is_mine(self, task):
             raise ConflictError(reports.REFUSED)
         try:
@@ -187,6 +189,32 @@ class Report(Endpoint):
             reports.fail(task_id, said["fence"], said["error"])
 
 
+class FenceSerializer(StrictSerializer):
+    """Proof of an attempt."""
+
+    fence = serializers.IntegerField()
+
+
+class Alive(Endpoint):
+    """Signs of life of one attempt."""
+
+    scopes = {"POST": "agent or attempt"}
+
+    @extend_schema(request=FenceSerializer, responses={204: None})
+    def post(self, request: Request, task_id: UUID) -> Response:
+        """Say that the attempt is worked on; 409 when it is over: stop.
+
+        For agents of kind http that answered 202; others beat with their session.
+        """
+        _of_project(self, task_id)
+        fence = self.checked(FenceSerializer)["fence"]
+        _check_attempt(self, task_id, fence)
+        if not claims.beat(task_id, fence):
+            claims.let_go([task_id], fence)
+            raise ConflictError("This attempt is over: stop working on it.")
+        return Response(status=204)
+
+
 class LogFilter(django_filters.FilterSet):
     """Filters of a task's log."""
 
@@ -201,7 +229,7 @@ class LogFilter(django_filters.FilterSet):
 class Logs(Listing):
     """The log of one task."""
 
-    scopes = {"POST": "agent"}
+    scopes = {"POST": "agent or attempt"}
     session_methods = ("POST",)
     serializer_class = LogSerializer
     filterset_class = LogFilter
@@ -215,6 +243,7 @@ class Logs(Listing):
         """Add lines to the attempt's log; those above the limit are left out. 409: old fence."""
         task = _of_project(self, task_id)
         said = self.checked(LogLinesSerializer)
+        _check_attempt(self, task_id, said["fence"])
         if task.status != "running" or task.fence != said["fence"] or not _is_mine(self, task):
             raise ConflictError("The lines are refused: this attempt is over.")
         lines = [(said["stream"], line) for line in said["lines"]]
@@ -240,7 +269,15 @@ def _is_mine(view: Endpoint, task: Task) -> bool:
     return view.own_session in (None, task.session_id)
 
 
-def _open(view: Endpoint, session_id: UUID) -> AgentSession:
+def _check_attempt(view: Endpoint, task_id: UUID, fence: int) -> None:
+    """Raise ForbiddenError when the key is good for another attempt only."""
+    mine = key_of(view.request).attempt
+    if mine is not None and mine != (task_id, fence):
+        raise ForbiddenError("This key is good for another attempt only.")
+
+
+def open_session(view: Endpoint, session_id: UUID) -> AgentSession:
+    """Return an open session of the key's project. Raises ConflictError, Http404."""
     refuse_foreign(view, session_id)
     session = sessions.live(session_id)
     if session is not None and session.project_id == view.project.pk:
@@ -281,5 +318,6 @@ urlpatterns = [
     path("sessions/<uuid:session_id>/claim", Claim.as_view()),
     path("sessions/<uuid:session_id>/heartbeat", Heartbeat.as_view()),
     path("tasks/<uuid:task_id>/report", Report.as_view()),
+    path("tasks/<uuid:task_id>/heartbeat", Alive.as_view()),
     path("tasks/<uuid:task_id>/logs", Logs.as_view()),
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from opscore.config import load_config
 from opscore.database import query
-from tasks import steps
+from tasks import messages, steps
 from tasks.archive import BY_REFERENCE
 from tasks.retention import delete_old_runs
 
@@ -47,7 +47,7 @@ RETURNING id
 
 
 def clean_up() -> None:
-    """Delete old runs, expired answers, payloads without a task and rate windows that have passed.
+    """Delete old runs, messages and answers, rate windows that have passed, lost payloads.
 
     Any number of these at once are harmless.
     """
@@ -72,6 +72,7 @@ def forget_windows() -> bool:
 
 STEPS: tuple[steps.Step, ...] = (
     forget_answers,
+    messages.delete_done,
     delete_old_runs,
     delete_payloads,
     forget_windows,

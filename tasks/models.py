@@ -9,8 +9,23 @@ from django.db.models.functions import Now
 
 from opscore.ids import uuid7
 from opscore.models import Project
+from tasks.exchange import Message, SharedEntry, SharedTotal
 from tasks.flow import JOINS
 from tasks.states import RUN, TASK
+
+__all__ = [
+    "Attempt",
+    "Message",
+    "Pause",
+    "Payload",
+    "RateWindow",
+    "Run",
+    "SharedEntry",
+    "SharedTotal",
+    "Signal",
+    "Task",
+    "TaskLog",
+]
 
 
 class Run(models.Model):

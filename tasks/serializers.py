@@ -228,9 +228,27 @@ class RunDetailSerializer(RunSerializer):
     waits_for_place = serializers.SerializerMethodField()
     tasks = serializers.SerializerMethodField()
     outputs = serializers.SerializerMethodField()
+    context_entries = serializers.SerializerMethodField()
+    open_messages = serializers.SerializerMethodField()
 
     class Meta(RunSerializer.Meta):
-        fields = [*RunSerializer.Meta.fields, "waits_for_place", "inputs", "outputs", "tasks"]
+        fields = [
+            *RunSerializer.Meta.fields,
+            "waits_for_place",
+            "context_entries",
+            "open_messages",
+            "inputs",
+            "outputs",
+            "tasks",
+        ]
+
+    def get_context_entries(self, run: Run) -> int:
+        """Count the entries of its shared context."""
+        return run.shared.count()
+
+    def get_open_messages(self, run: Run) -> int:
+        """Count the messages that nobody has acknowledged yet."""
+        return run.messages.filter(acknowledged_at=None).count()
 
     @extend_schema_field(PlaceSerializer(allow_null=True, help_text="Null unless `created`."))
     def get_waits_for_place(self, run: Run) -> dict[str, Any] | None:

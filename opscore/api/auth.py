@@ -10,7 +10,7 @@ from rest_framework.authentication import BaseAuthentication
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
-from opscore import keys
+from opscore import attempt_tokens, keys
 from opscore.errors import ForbiddenError, UnauthorizedError
 from opscore.models import ApiKey, Project
 
@@ -54,7 +54,9 @@ class KeyAuthentication(BaseAuthentication):
         """Return the holder and the key; `request.auth.project` is the namespace."""
         if request.path_info in KEYLESS:
             return None
-        key = keys.verify(_bearer(request))
+        text = _bearer(request)
+        is_attempts = text.startswith(attempt_tokens.PREFIX)
+        key = attempt_tokens.verify(text) if is_attempts else keys.verify(text)
         # The frame's log line names the key.
         inner: HttpRequest = request._request  # noqa: SLF001 - DRF's name for Django's request
         inner.key_name = key.name  # type: ignore[attr-defined]
@@ -74,7 +76,7 @@ class HasScope(BasePermission):
                 raise ForbiddenError(f"The key {key.name!r} is for the work of its own agent only.")
             return True
         scope = scope_for(view, method)
-        if not keys.allows(key, scope):
+        if not any(keys.allows(key, word) for word in scope.split(" or ")):
             raise ForbiddenError(
                 f"This needs the scope {scope!r}; the key {key.name!r} has {', '.join(key.scopes)}."
             )
@@ -82,7 +84,7 @@ class HasScope(BasePermission):
 
 
 def scope_for(view: APIView | type[APIView], method: str) -> str:
-    """Return the scope that a method of a view needs."""
+    """Return the scope that a method of a view needs; `read or agent`: one of these is enough."""
     own: Mapping[str, str] = getattr(view, "scopes", {})
     return own.get(method) or _DEFAULT.get(method, "write")
 

@@ -50,6 +50,8 @@ class Failure:
     code: str = ""
     problems: tuple[Problem, ...] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """More members of the object, for programs: the present version of what was changed."""
 
     def body(self) -> dict[str, Any]:
         """Return the JSON object; the request id comes from the log context."""
@@ -61,6 +63,7 @@ class Failure:
             "detail": _sendable(self.detail),
             "request_id": structlog.contextvars.get_contextvars().get("request_id", ""),
             "problems": [_sendable(problem.as_dict()) for problem in self.problems],
+            **self.extra,
         }
 
     def respond(self) -> JsonResponse:
@@ -117,7 +120,8 @@ def _ours(error: OpsCoreError) -> Failure:
     elif error.status == 503:
         headers |= _AGAIN
     problems = tuple(getattr(error, "problems", ()))
-    return Failure(error.status, str(error), error.code, problems, headers)
+    extra = getattr(error, "extra", {})
+    return Failure(error.status, str(error), error.code, problems, headers, extra)
 
 
 def _drf(error: exceptions.APIException) -> Failure:

@@ -170,6 +170,10 @@ class Platform:
     def _start_parts(self, port: int) -> None:
         env = self.environment()
         env |= {"OPSCORE_PORT": str(port), "OPSCORE_API_URL": self.api_url}
+        env["OPSCORE_PUBLIC_URL"] = self.config.public_url or self.api_url
+        if not self.config.push_networks and not self.config.database_url:
+            # All on one machine: so are its agents of kind http.
+            env["OPSCORE_PUSH_NETWORKS"] = "127.0.0.0/8,::1/128"
         # Stopped in the opposite order: the supervisor drains while everything else works.
         for part in self._all_parts(port):
             self._logs.append(ImportantLines(part.name, part.log))
@@ -184,6 +188,7 @@ class Platform:
         commands: dict[str, Sequence[str]] = {
             "web": ["-m", "granian", *web, *quiet, "opscore.asgi:application"],
             "beat": ["-m", "celery", "-A", "opscore", "beat", *beat],
+            "pusher": ["manage.py", "push"],
         }
         if self._flower:
             flower_port = free_port()
@@ -196,7 +201,7 @@ class Platform:
                 name,
                 [sys.executable, *command],
                 log_dir,
-                grace_s=self.config.drain_s + 10 if name == "supervisor" else 10,
+                grace_s=self.config.drain_s + 10 if name in {"supervisor", "pusher"} else 10,
             )
             for name, command in commands.items()
         ]

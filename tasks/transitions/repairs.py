@@ -68,6 +68,27 @@ UPDATE tasks_task t
 RETURNING {READY}
 """
 
+#: Gives back one attempt whose agent was lost under it: a loss, not an attempt. No row: its fence
+#: is old, or it was lost too often already.
+LOSE: LiteralString = f"""
+WITH back AS (
+  UPDATE tasks_task t
+     SET status = 'queued', losses = t.losses + 1, fence = t.fence + 1, session_id = NULL,
+         lease_until = NULL, ready_at = clock_timestamp(), hinted_at = now(), hints = 0
+   WHERE t.id = %(id)s AND t.fence = %(fence)s AND t.status = 'running'
+     AND t.losses < %(max_losses)s
+  RETURNING {READY}, t.losses, t.fence, t.started_at),
+tried AS (
+  INSERT INTO tasks_attempt (task_id, number, fence, outcome, session_id, error, started_at)
+  SELECT id, attempt, fence - 1, 'lost', %(session)s,
+         jsonb_build_object('type', 'lost', 'message', %(reason)s::text), started_at FROM back),
+noted AS (
+  INSERT INTO opscore_event (project_id, kind, run_id, task_id, agent_id, actor, data)
+  SELECT project_id, 'task.lost', run_id, id, %(agent)s, '',
+         jsonb_build_object('message', %(reason)s::text, 'losses', losses) FROM back)
+SELECT * FROM back
+"""
+
 #: Retries whose backoff is over. SKIP LOCKED: any number of reconcilers at once.
 WAKE: LiteralString = f"""
 WITH due AS (

@@ -353,8 +353,21 @@ def _fill(api: Any, session_id: str, project: Project) -> None:
     assert api("POST", "/schedules", schedule).status_code == 201
     assert api("POST", "/schedules/s/trigger").status_code == 201
     assert api("POST", f"/runs/{run_id}/signals/hello", {"a": 1}).status_code == 201
+    assert api("PUT", f"/runs/{run_id}/context/plan", {"value": ["a"]}).status_code == 201
+    for to in ({"agent": "echo-1"}, {"capability": "echo"}):
+        sent = api("POST", f"/runs/{run_id}/messages", {"to": to, "topic": "hello"})
+        assert sent.status_code == 201
+    http = {"name": "ann", "kind": "http", "url": "http://agent.invalid/work"}
+    assert api("POST", "/agents", http).status_code == 201
     assert api("POST", "/pauses", {}).status_code == 201
     RateWindow.objects.create(project=project, key="k")
+    _fill_agents(session_id, project)
+    assert Attempt.objects.exists()
+    assert TaskLog.objects.exists()
+    assert AgentSession.objects.exists()
+
+
+def _fill_agents(session_id: str, project: Project) -> None:
     from agents import output, pools, usage
     from agents.models import Host
 
@@ -363,6 +376,3 @@ def _fill(api: Any, session_id: str, project: Project) -> None:
     agent_id = AgentSession.objects.get(pk=session_id).agent_id
     usage.write({agent_id: usage.Usage(2**20, 3.0)})
     output.write({agent_id: "a <b>line</b>"})
-    assert Attempt.objects.exists()
-    assert TaskLog.objects.exists()
-    assert AgentSession.objects.exists()

@@ -28,6 +28,7 @@ def test_the_compose_file_has_the_whole_platform() -> None:
         "web",
         "beat",
         "supervisor",
+        "pusher",
         "flower",
     }
 

@@ -14,8 +14,9 @@ from django.db import OperationalError, connection
 from agents.handlers import Context
 from opscore.config import ROOT
 from tasks import tasklogs
-from tasks.execution import Outcome, execute, patiently
+from tasks.execution import Outcome, execute
 from tasks.models import Task, TaskLog
+from tasks.patience import patiently
 from tasks.submission import submit_task
 from tests.engine.conftest import Bench, status_of
 from tests.engine.test_verbs import node
@@ -119,7 +120,7 @@ GIVES_UP = """
 import django
 django.setup()
 from django.db import OperationalError
-from tasks.execution import patiently
+from tasks.patience import patiently
 def away():
     raise OperationalError("away")
 patiently(away, patience_s=0.3)
