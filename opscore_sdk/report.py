@@ -12,7 +12,7 @@ from typing import Any
 
 from opscore_sdk.errors import ApiError
 from opscore_sdk.progress import COLOURS, seconds, summary
-from opscore_sdk.wire import Agent, Run, Valid
+from opscore_sdk.wire import RegisteredAgent, Run, Valid
 
 _GAP = "  "
 #: Characters of the last column that are shown on the narrowest terminal.
@@ -132,7 +132,7 @@ def runs(runs: Iterable[Run], *, as_json: bool) -> None:
     return _table(("run", "workflow", "status", "started", "time"), rows)
 
 
-def agents(agents: Iterable[Agent], *, as_json: bool) -> None:
+def agents(agents: Iterable[RegisteredAgent], *, as_json: bool) -> None:
     """Write a list of agents."""
     agents = sorted(agents, key=lambda agent: agent.name)
     if as_json:

@@ -12,6 +12,8 @@ T = TypeVar("T", bound="Wire")
 #: Statuses of runs and tasks that never change again.
 RUN_ENDED = frozenset({"completed", "failed", "cancelled"})
 TASK_ENDED = RUN_ENDED | {"skipped"}
+#: Fields that hold a time without saying so by their ending.
+_TIMES = frozenset({"at", "until", "since"})
 #: Statuses of agents that nobody should wait for.
 AGENT_AWAY = frozenset({"draining", "error", "terminated"})
 
@@ -32,8 +34,8 @@ class Wire:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Agent(Wire):
-    """A registered agent."""
+class RegisteredAgent(Wire):
+    """An agent as the platform knows it."""
 
     id: str
     name: str
@@ -54,6 +56,30 @@ class Agent(Wire):
     def is_at_hand(self) -> bool:
         """Whether it takes tasks now, or will as soon as it has started."""
         return not self.paused and self.status not in AGENT_AWAY
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt(Wire):
+    """A try of a task that did not complete."""
+
+    number: int
+    outcome: str
+    """failed, lost, timeout, cancelled or repeated."""
+    session_id: str | None = None
+    error: Mapping[str, Any] | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress(Wire):
+    """How far an attempt is, as its executor said."""
+
+    attempt: int = 1
+    fraction: float | None = None
+    """0 to 1; None: unknown."""
+    message: str = ""
+    updated_at: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +104,19 @@ class Task(Wire):
     inputs: Any = None
     outputs: Any = None
     result: Any = None
-    attempts: list[Mapping[str, Any]] = field(default_factory=list)
+    attempts: tuple[Attempt, ...] = ()
+    """The tries that did not complete, oldest first."""
+    progress: Progress | None = None
+    """What the present or last attempt said about how far it is."""
+
+    @classmethod
+    def read(cls: type[T], data: Mapping[str, Any]) -> T:
+        """Take the known fields, attempts as `Attempt`."""
+        attempts = tuple(Attempt.read(row) for row in data.get("attempts") or ())
+        told = data.get("progress")
+        progress = Progress.read(told) if told else None
+        found = super().read({**data, "attempts": attempts, "progress": progress})
+        return replace(found, raw=data)
 
     @property
     def has_ended(self) -> bool:
@@ -163,7 +201,179 @@ class Valid(Wire):
     """What is allowed and yet perhaps not meant."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class LogLine(Wire):
+    """One line of an attempt's log."""
+
+    id: int
+    text: str
+    stream: str = "log"
+    """log, stdout, stderr or platform."""
+    attempt: int = 1
+    at: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event(Wire):
+    """Something that happened and that people may want to know later."""
+
+    id: int
+    kind: str
+    at: datetime | None = None
+    run_id: str | None = None
+    task_id: str | None = None
+    agent_id: str | None = None
+    actor: str = ""
+    data: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Signal(Wire):
+    """Something that was told to a run."""
+
+    id: str
+    name: str
+    run_id: str = ""
+    payload: Any = None
+    sent_by: str = ""
+    created_at: datetime | None = None
+    taken_by: str | None = None
+    """The task that took it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Approval(Wire):
+    """A task that waits for a person's decision."""
+
+    task_id: str
+    key: str = ""
+    run_id: str = ""
+    workflow: str = ""
+    message: str = ""
+    role: str = ""
+    since: datetime | None = None
+    expires_at: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PausedWorkflow(Wire):
+    """A pause of a workflow, or with an empty name of everything."""
+
+    workflow: str = ""
+    reason: str = ""
+    paused_by: str = ""
+    created_at: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule(Wire):
+    """What starts runs of a workflow by the clock."""
+
+    id: str
+    name: str
+    workflow: str = ""
+    version: str | None = None
+    cron: str | None = None
+    every_s: int | None = None
+    timezone: str = "UTC"
+    inputs: Any = None
+    priority: int | None = None
+    catch_up: str = ""
+    overlap: str = ""
+    paused: bool = False
+    next_at: datetime | None = None
+    last_at: datetime | None = None
+    next_times: tuple[datetime, ...] = ()
+    """The next five slots; only where one schedule was asked for."""
+
+    @classmethod
+    def read(cls, data: Mapping[str, Any]) -> Schedule:
+        """Take the known fields, texts of times as datetimes."""
+        times = tuple(_value("at", text) for text in data.get("next_times") or ())
+        return replace(super().read({**data, "next_times": times}), raw=data)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slot(Wire):
+    """One moment of a schedule and what became of it."""
+
+    id: int
+    at: datetime | None = None
+    cause: str = ""
+    outcome: str = ""
+    reason: str = ""
+    run_id: str | None = None
+    overlap: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backfilled(Wire):
+    """What a backfill did."""
+
+    slots: int = 0
+    """Slots of the timetable in the range."""
+    created: int = 0
+    """Those that had no run and waited for none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry(Wire):
+    """One key of the context that the agents of a run share."""
+
+    key: str
+    value: Any = None
+    version: int = 1
+    """Give it as `if_version` to write only over what was read."""
+    updated_at: datetime | None = None
+    updated_by: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Message(Wire):
+    """Something that an agent of a run was told."""
+
+    id: str
+    receipt: str
+    """Proof that this session has it; `ack_message` asks for it."""
+    run_id: str = ""
+    topic: str = ""
+    body: Any = None
+    sender: str = ""
+    sent_at: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartedSession(Wire):
+    """A new session, and how its executor should behave."""
+
+    session_id: str
+    heartbeat_s: float = 10.0
+    """Beat at least this often."""
+    claim_wait_max_s: float = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClaimedTask(Wire):
+    """One attempt that a session holds now."""
+
+    id: str
+    fence: int
+    """Send it with every report and log."""
+    run_id: str = ""
+    key: str = ""
+    capability: str = ""
+    attempt: int = 1
+    priority: int = 5
+    timeout_s: float | None = None
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    idempotency_key: str = ""
+    """The same for every attempt of the task."""
+    traceparent: str = ""
+    """W3C trace context, where the platform traces."""
+
+
 def _value(name: str, value: Any) -> Any:
-    if name.endswith("_at") and isinstance(value, str):
-        return datetime.fromisoformat(value)
+    if (name.endswith("_at") or name in _TIMES) and isinstance(value, str):
+        # Python 3.10 does not read the Z.
+        return datetime.fromisoformat(value.replace("Z", "+00:00"))
     return value

@@ -26,7 +26,7 @@ from opscore.api.waiting import EmptyResponse, Patience, WaitingEndpoint
 from opscore.config import load_config
 from opscore.errors import ConflictError, InvalidError, Problem
 from opscore.models import Event
-from tasks import claims, reports, tasklogs
+from tasks import claims, reports, tasklogs, taskprogress
 from tasks.dispatch import READY_CHANNEL
 from tasks.models import Task, TaskLog
 from tasks.serializers import ErrorValueSerializer, LogSerializer
@@ -105,6 +105,18 @@ class LogLinesSerializer(StrictSerializer):
     stream = serializers.ChoiceField(STREAMS, default="log")
 
 
+class TellProgressSerializer(StrictSerializer):
+    """How far an attempt is."""
+
+    fence = serializers.IntegerField()
+    fraction = serializers.FloatField(
+        min_value=0, max_value=1, required=False, allow_null=True, help_text="null: unknown."
+    )
+    message = serializers.CharField(
+        max_length=500, required=False, default="", allow_blank=True, help_text="Of what."
+    )
+
+
 class Claim(WaitingEndpoint):
     """Claims of one session."""
 
@@ -178,6 +190,22 @@ class Report(Endpoint):
                 problem = Problem("say why: {type, message, retryable}", "error")
                 raise InvalidError("A failed attempt needs an error.", [problem])
             reports.fail(task_id, said["fence"], said["error"])
+
+
+class TellProgress(Endpoint):
+    """Progress of one task."""
+
+    scopes = {"POST": "agent"}
+
+    @extend_schema(request=TellProgressSerializer, responses={204: None})
+    def post(self, request: Request, task_id: UUID) -> Response:
+        """Say how far the attempt is; the task shows the latest. 409: old fence."""
+        _of_project(self, task_id)
+        said = self.checked(TellProgressSerializer)
+        told = {"fraction": said.get("fraction"), "message": said["message"]}
+        if not taskprogress.tell(task_id, said["fence"], **told):
+            raise ConflictError("The progress is refused: this attempt is over.")
+        return Response(status=204)
 
 
 class LogFilter(django_filters.FilterSet):
@@ -268,4 +296,5 @@ urlpatterns = [
     path("sessions/<uuid:session_id>/heartbeat", Heartbeat.as_view()),
     path("tasks/<uuid:task_id>/report", Report.as_view()),
     path("tasks/<uuid:task_id>/logs", Logs.as_view()),
+    path("tasks/<uuid:task_id>/progress", TellProgress.as_view()),
 ]

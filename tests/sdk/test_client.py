@@ -24,6 +24,7 @@ from opscore_sdk import (
     UnreachableError,
     WaitTimeoutError,
 )
+from opscore_sdk.asking import ask
 from opscore_sdk.errors import ApiError, OpsCoreError
 from opscore_sdk.transport import root_of
 
@@ -126,7 +127,7 @@ class _Small(httpx.BaseTransport):
         self._asked.append(str(request.url))
         query = dict(request.url.params)
         query["limit"] = "2"
-        return httpx.Response(200, json=self._client._ask.ask("GET", "/agents", query=query))
+        return httpx.Response(200, json=self._client.hold(ask("GET", "/agents", query=query)))
 
 
 def test_what_the_platform_refuses_becomes_an_error_of_its_own(client: Client) -> None:
