@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("opscore_sdk")
 T = TypeVar("T")
 
+#: Seconds for a session that is just beginning when the agent stops: it must be known to be ended.
+_MERCY_S = 2.0
 #: Seconds that cut off functions get to notice it.
 _LAST_WORDS_S = 2.0
 #: A claim that waits longer than this would be cut by some proxies.
@@ -63,7 +65,7 @@ class Life:
         caught = self._catch_signals() if catch_signals else []
         beats: asyncio.Task[None] | None = None
         try:
-            if not await self._unless_stopped(self._join()):
+            if not await self._unless_stopped(self._join(), mercy_s=_MERCY_S):
                 return
             beats = asyncio.create_task(self._beat_for_ever())
             loops: list[Coroutine[Any, Any, None]] = []
@@ -99,9 +101,15 @@ class Life:
         return [int(number) for number in caught]
 
     async def _unless_stopped(
-        self, *doing: Coroutine[Any, Any, Any], others: Sequence[asyncio.Task[Any]] = ()
+        self,
+        *doing: Coroutine[Any, Any, Any],
+        others: Sequence[asyncio.Task[Any]] = (),
+        mercy_s: float = 0.0,
     ) -> bool:
-        """Run coroutines until the agent stops; raise what one raises. False: it was stopped."""
+        """Run coroutines until the agent stops; raise what one raises. False: it was stopped.
+
+        They get `mercy_s` to come to their end then.
+        """
         tasks = [asyncio.create_task(one) for one in doing]
         stop = asyncio.create_task(self._stopping.wait())
         try:
@@ -111,6 +119,7 @@ class Life:
                 for task in done:
                     task.result()
                 if stop in done:
+                    await asyncio.wait(tasks, timeout=mercy_s)
                     return False
             return True
         finally:

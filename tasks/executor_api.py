@@ -20,13 +20,14 @@ from rest_framework.response import Response
 from agents import sessions
 from agents.api import CLAIM_WAIT_MAX_S
 from agents.models import AgentSession
+from opscore.api.auth import key_of
 from opscore.api.endpoint import Endpoint, Listing, StrictSerializer
 from opscore.api.schema import name_enum
 from opscore.api.waiting import EmptyResponse, Patience, WaitingEndpoint
 from opscore.config import load_config
 from opscore.errors import ConflictError, InvalidError, Problem
 from opscore.models import Event
-from tasks import claims, reports, tasklogs, taskprogress
+from tasks import attendance, claims, reports, tasklogs, taskprogress
 from tasks.dispatch import READY_CHANNEL
 from tasks.models import Task, TaskLog
 from tasks.serializers import ErrorValueSerializer, LogSerializer
@@ -121,12 +122,13 @@ class Claim(WaitingEndpoint):
     """Claims of one session."""
 
     scopes = {"POST": "agent"}
+    channel = READY_CHANNEL
 
     @extend_schema(request=ClaimSerializer, responses=ClaimedTasksSerializer)
     def post(self, request: Request, session_id: UUID) -> Response:
         """Take tasks that the agent is able to do; waits up to `wait_s` for the first.
 
-        409 when the session has ended: begin a new one.
+        While it waits it is a sign of life, as a heartbeat is. 409 when the session has ended: begin a new one.
         """
         wanted = self.checked(ClaimSerializer)
         session = _open(self, session_id)
@@ -136,7 +138,14 @@ class Claim(WaitingEndpoint):
             ids = [task.id for task in claimed]
             response.undo = lambda: claims.put_back(ids, session_id)  # type: ignore[attr-defined]
             return response
-        patience = Patience(READY_CHANNEL, session.agent.capabilities, wanted["wait_s"])
+        patience = Patience(
+            READY_CHANNEL,
+            session.agent.capabilities,
+            wanted["wait_s"],
+            kind=attendance.kind_of(session),
+            look_out=attendance.look_out,
+            ticket=attendance.present(session, key_of(request).pk),
+        )
         return EmptyResponse({"tasks": []}, patience)
 
 

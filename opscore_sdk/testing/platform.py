@@ -24,16 +24,17 @@ from opscore_sdk.testing.transports import MemoryTransport
 _KEYLESS = {"/health", "/ready"}
 
 
-@dataclass(frozen=True)
+@dataclass
 class Seen:
-    """One request that the platform answered."""
+    """One request that the platform was asked."""
 
     at: float
     """Of `time.monotonic`, when it came."""
     method: str
     path: str
-    body: Any
-    status: int
+    body: Any = None
+    status: int = 0
+    """0 while it waits."""
     answer: Any = None
 
 
@@ -104,22 +105,34 @@ class MemoryPlatform:
 
     # What transports use
 
-    def answer(self, method: str, url: str, headers: Mapping[str, str], content: bytes) -> Reply:
-        """Answer one request. A reply with `wait_s` should be asked for again until then."""
-        came, path = time.monotonic(), _path(url)
-        body: Any = None
+    def asked(
+        self, method: str, url: str, headers: Mapping[str, str], content: bytes
+    ) -> Callable[[], Reply | None]:
+        """Note a request; what is returned answers it, or says None: ask again a little later."""
+        seen = Seen(time.monotonic(), method, urlsplit(url).path.removeprefix("/api/v1"))
+        self.seen.append(seen)
+
+        def look() -> Reply | None:
+            reply = self._reply(seen, url, headers, content)
+            if time.monotonic() - seen.at < reply.wait_s:
+                return None
+            seen.status, seen.answer = reply.status, reply.body
+            if method != "GET":
+                self._announce()
+            return reply
+
+        return look
+
+    def _reply(self, seen: Seen, url: str, headers: Mapping[str, str], content: bytes) -> Reply:
         try:
-            self._check(path, headers)
-            body = _json(content)
+            self._check(seen.path, headers)
+            seen.body = _json(content)
             with self._lock:
                 self.engine.tick()
-                reply = self._once(method, path, headers, content, self._asked(url, body))
+                asked = self._asked(url, seen.body)
+                return self._once(seen.method, seen.path, headers, content, asked)
         except Refused as no:
-            reply = Reply(no.status, no.body())
-        self.seen.append(Seen(came, method, path, body, reply.status, reply.body))
-        if method != "GET" and not reply.wait_s:
-            self._announce()
-        return reply
+            return Reply(no.status, no.body())
 
     def undo(self, reply: Reply) -> None:
         """Take back what a reply gave, because nobody took it."""
@@ -167,10 +180,6 @@ class MemoryPlatform:
         if known[0] != digest:
             raise Refused(422, "This Idempotency-Key was used with another body.")
         return known[1]
-
-
-def _path(url: str) -> str:
-    return urlsplit(url).path.removeprefix("/api/v1")
 
 
 def _json(content: bytes) -> Any:

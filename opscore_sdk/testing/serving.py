@@ -6,7 +6,6 @@ import json
 import select
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -51,12 +50,13 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         headers = {name.lower(): value for name, value in self.headers.items()}
-        changed, began = threading.Event(), time.monotonic()
+        changed = threading.Event()
+        look = self.platform.asked(self.command, self.path, headers, content)
         with self.platform.listening(changed.set):
             while not self._is_gone():
                 changed.clear()
-                reply = self.platform.answer(self.command, self.path, headers, content)
-                if time.monotonic() - began >= reply.wait_s:
+                reply = look()
+                if reply is not None:
                     return self._send(reply)
                 changed.wait(_LOOK_EVERY_S)
         self.close_connection = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import httpx
@@ -28,19 +28,19 @@ class MemoryTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Answer, blocking the caller while the answer may still become better."""
         request.read()
-        changed, began = threading.Event(), time.monotonic()
+        changed, look = threading.Event(), self._asked(request)
         with self._platform.listening(changed.set):
             while True:
                 changed.clear()
-                reply = self._ask(request)
-                if time.monotonic() - began >= reply.wait_s:
+                reply = look()
+                if reply is not None:
                     return response(reply)
                 changed.wait(LOOK_EVERY_S)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Do the same without blocking the loop; a call that is given up takes nothing."""
         await request.aread()
-        loop, changed, began = asyncio.get_running_loop(), asyncio.Event(), time.monotonic()
+        loop, changed, look = asyncio.get_running_loop(), asyncio.Event(), self._asked(request)
 
         def wake() -> None:
             loop.call_soon_threadsafe(changed.set)
@@ -48,14 +48,14 @@ class MemoryTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
         with self._platform.listening(wake):
             while True:
                 changed.clear()
-                reply = self._ask(request)
-                if time.monotonic() - began >= reply.wait_s:
+                reply = look()
+                if reply is not None:
                     return response(reply)
                 with contextlib.suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(changed.wait(), LOOK_EVERY_S)
 
-    def _ask(self, request: httpx.Request) -> Reply:
-        return self._platform.answer(
+    def _asked(self, request: httpx.Request) -> Callable[[], Reply | None]:
+        return self._platform.asked(
             request.method, str(request.url), request.headers, request.content
         )
 
