@@ -94,7 +94,7 @@ class Work:
             await asyncio.gather(sending, return_exceptions=True)
         if self._given_back and self._outbox.cancelled.is_set() and outcome is None:
             return
-        await self._send()
+        await self._send(self._persist)
         await self._report(outcome)
 
     async def _outcome(self) -> tuple[Any] | Mapping[str, Any] | None:
@@ -135,15 +135,15 @@ class Work:
         while True:
             await self._news.wait()
             self._news.clear()
-            await self._send()
+            await self._send(self._try_once)
             await asyncio.sleep(_FLUSH_S)
 
-    async def _send(self) -> None:
+    async def _send(self, hold: Persist) -> None:
         """Send what the function said; what cannot be sent now stays for the next time."""
         try:
-            await self._send_progress()
+            await self._send_progress(hold)
             while (taken := self._outbox.take_lines()) is not None:
-                await self._send_lines(*taken)
+                await self._send_lines(hold, *taken)
         except (ConflictError, NotFoundError):
             self.cancel()
         except (UnreachableError, ServerError):
@@ -151,27 +151,31 @@ class Work:
         except ApiError as error:
             log.warning("task %s: its log was refused: %s", self.task.id, error)
 
-    async def _send_lines(self, stream: str, lines: list[str]) -> None:
-        talk = calls.executor.add_logs(self.task.id, self.task.fence, lines, stream=stream)
+    async def _send_lines(self, hold: Persist, stream: str, lines: list[str]) -> None:
+        task_id, fence = self.task.id, self.task.fence
         try:
-            await self._client.hold(talk)
+            await hold(lambda: calls.executor.add_logs(task_id, fence, lines, stream=stream))
         except (UnreachableError, ServerError, asyncio.CancelledError):
             self._outbox.put_back(stream, lines)
             raise
 
-    async def _send_progress(self) -> None:
+    async def _send_progress(self, hold: Persist) -> None:
         told = self._outbox.take_progress()
         if told is None:
             return
-        fraction, message = told
-        talk = calls.executor.set_progress(
-            self.task.id, self.task.fence, fraction=fraction, message=message
-        )
+        (fraction, message), task_id, fence = told, self.task.id, self.task.fence
         try:
-            await self._client.hold(talk)
+            await hold(
+                lambda: calls.executor.set_progress(
+                    task_id, fence, fraction=fraction, message=message
+                )
+            )
         except (UnreachableError, ServerError, asyncio.CancelledError):
             self._outbox.put_back_progress(told)
             raise
+
+    async def _try_once(self, talk: Callable[[], Talk[T]]) -> T:
+        return await self._client.hold(talk())
 
     # Its end
 

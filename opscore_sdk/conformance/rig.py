@@ -62,7 +62,7 @@ class Rig:
         except OSError as error:
             raise Broken(f"{wish.command[0]} cannot be started: {error.strerror}") from None
 
-    def until(self, condition: Callable[[], T], timeout_s: float, otherwise: str) -> T:
+    def until(self, condition: Callable[[], T | None], timeout_s: float, otherwise: str) -> T:
         """Wait for a condition and return its answer. Broken: it took longer, or the end came."""
         give_up_at = time.monotonic() + timeout_s
         while not (answer := condition()):

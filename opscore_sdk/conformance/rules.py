@@ -154,6 +154,8 @@ def _restart(rig: Rig) -> None:
     rig.done(task, 10)
     if task.losses:
         raise Broken("it gave up its session because the platform was away for a moment")
+    if task.fence > 1:
+        raise Broken("its report met a 503 and was dropped: the task had to be done again")
 
 
 def _terminates(rig: Rig) -> None:

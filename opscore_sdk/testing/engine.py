@@ -125,6 +125,11 @@ class Engine:
         task.status, task.session = "queued", None
         task.fence += 1
 
+    def take_away(self, task: TaskRecord) -> None:
+        """Give a running task to somebody else, who never reports it."""
+        task.session = None
+        task.fence += 1
+
     def holds(self, task_id: str, fence: int) -> bool:
         """Tell whether the fence holds a running attempt."""
         task = self.tasks.get(task_id)

@@ -51,7 +51,7 @@ class Refused(Exception):  # noqa: N818 - an answer, not a failure
         }
 
 
-def checked(body: Any, required: Mapping[str, Check], **optional: Check) -> dict[str, Any]:
+def checked(body: Any, required: Mapping[str, Check], /, **optional: Check) -> dict[str, Any]:
     """Return the body when each field is known and valid. Raises Refused with all problems."""
     if body is None:
         body = {}

@@ -69,6 +69,7 @@ def _report(asked: Asked, task_id: str) -> Reply:
     said = checked(asked.body, required, result=anything, error=_error)
     task = _find_task(asked, task_id)
     if task.id in asked.refused_reports:
+        asked.engine.take_away(task)
         raise Refused(409, "The report is refused: this attempt is over.")
     if said["status"] == "completed":
         asked.engine.complete(task, said["fence"], said.get("result"))

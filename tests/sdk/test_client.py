@@ -93,7 +93,8 @@ def test_runs_are_drawn_paused_signalled_and_run_again(client: Client) -> None:
         client.rerun(run.id)
     client.cancel_run(run.id)
     assert client.rerun(run.id, from_tasks=["a"], inputs={"n": 2}).inputs == {"n": 2}
-    assert client.approvals() == client.schedules() == []
+    assert not client.approvals()
+    assert not client.schedules()
     with pytest.raises(ConflictError):
         client.approve(run.tasks[0].id)
     with pytest.raises(ConflictError):
