@@ -96,7 +96,9 @@ class Wakeups:
             return Call()
         self._waiting[waiter] = None
         try:
-            await asyncio.wait_for(waiter.woken.wait(), timeout_s)
+            # Not `wait_for`: it swallows a cancel that comes together with the event.
+            async with asyncio.timeout(timeout_s):
+                await waiter.woken.wait()
         except (TimeoutError, asyncio.CancelledError) as error:
             if waiter.call is not None:
                 self.hand_on(waiter.call, waiter.kind, found=True)
