@@ -31,10 +31,12 @@ def present(session: AgentSession, key_id: int) -> Present:
 
 
 def kind_of(session: AgentSession) -> Hashable:
-    """Return what decides which tasks a session may have: the same for agents that are alike."""
+    """Return what decides, beside its capabilities, which tasks a session may have.
+
+    Of two agents of one kind that both offer a capability, each may have the same of its tasks.
+    """
     agent = session.agent
-    words = (frozenset(agent.capabilities), frozenset(agent.labels))
-    return (session.project_id, *words, agent.paused)
+    return (session.project_id, frozenset(agent.labels), agent.paused)
 
 
 class LookOut:

@@ -159,9 +159,14 @@ class TestLookOut:
     def test_agents_that_are_alike_are_of_one_kind(self, api: Any, claim: Any) -> None:
         found = AgentSession.objects.select_related("agent")
         kind = attendance.kind_of(found.get())
+        body = {"name": "echo-1", "kind": "remote", "capabilities": ["echo", "more"]}
+        api("POST", "/agents", body)
+        # What else it offers changes nothing about the tasks of `echo`.
         assert attendance.kind_of(found.get()) == kind
+        api("POST", "/agents", {**body, "labels": ["gpu"]})
+        labelled = attendance.kind_of(found.get())
         api("POST", "/agents/echo-1/pause")
-        assert attendance.kind_of(found.get()) != kind
+        assert len({kind, labelled, attendance.kind_of(found.get())}) == 3
 
 
 @pytest.mark.django_db(transaction=True)
