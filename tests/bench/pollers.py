@@ -143,8 +143,9 @@ def _cpu_s(processes: Sequence[psutil.Process]) -> float:
 def _print(values: list[float]) -> None:
     ordered = sorted(values)
     p95 = ordered[int(len(ordered) * 0.95) - 1]
+    median = statistics.median(ordered)
     print(
-        f"best {ordered[0]:.1f}, p50 {statistics.median(ordered):.1f}, p95 {p95:.1f}, worst {ordered[-1]:.1f}",
+        f"best {ordered[0]:.1f}, p50 {median:.1f}, p95 {p95:.1f}, worst {ordered[-1]:.1f}",
         flush=True,
     )
 
