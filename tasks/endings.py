@@ -55,8 +55,8 @@ def end_task(
         if ended[0]["item_count"] is not None:
             cancel_items(task_id)
         reached = _spread(ended[0], below, status)
-        runs = _close(ended[0], reached, status, kept)
-        tell(_aftermath(ended[0], below, reached, runs))
+        closed = _close(ended[0], reached, status, kept)
+        tell(_aftermath(ended[0], below, reached, closed))
     _log(ended[0], status, kept, len(reached.skipped))
     return True
 
@@ -81,8 +81,8 @@ def tell_below(task_id: UUID) -> None:
         below = query(work.LOCK_DOWN, {"id": task_id})
         for ended in query(work.ALL_NEEDS_ENDED, {"id": task_id}):
             reached = _spread(ended, below, "cancelled")
-            runs = _close(ended, reached, "skipped", {})
-            tell(_aftermath(ended, below, reached, runs))
+            closed = _close(ended, reached, "skipped", {})
+            tell(_aftermath(ended, below, reached, closed))
 
 
 def _spread(ended: Row, below: Sequence[Row], status: str) -> Spread:
@@ -140,14 +140,16 @@ def _close(ended: Row, reached: Spread, status: str, error: Mapping[str, Any]) -
     return query(work.CLOSE_SINKS, {"run": ended["run_id"], "n": int(sinks), "error": told})
 
 
-def _aftermath(ended: Row, below: Sequence[Row], reached: Spread, runs: Sequence[Row]) -> Aftermath:
+def _aftermath(
+    ended: Row, below: Sequence[Row], reached: Spread, closed: Sequence[Row]
+) -> Aftermath:
     ids = {row["number"]: row["id"] for row in below}
     return Aftermath(
         undecided=[ids[spot.number] for spot in reached.undecided],
         containers=[ended["parent_id"]] if ended["parent_id"] else [],
         freed=[(ended["project_id"], ended["limit_key"])] if ended["limit_key"] else [],
         orphaned=[ended["id"]] if ended["waited_for"] == "run" else [],
-        ended_runs=[run for run in runs if run["open_sinks"] == 0],
+        ended_runs=[run for run in closed if run["open_sinks"] == 0],
     )
 
 

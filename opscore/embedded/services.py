@@ -5,14 +5,33 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
 from types import TracebackType
-from typing import TextIO
+from typing import Protocol, TextIO
 
 from opscore.config import Config
+from opscore.embedded.children import ChildError
 from opscore.embedded.kept import Kept, write_private
 from opscore.embedded.postgres import Postgres
 from opscore.embedded.valkey import Valkey
 from opscore.errors import ConflictError
+
+#: A server that cannot be started again for so long is broken, not unlucky.
+PATIENCE_S = 30.0
+
+
+class Server(Protocol):
+    """A service that runs as a child and can be started again under its old address."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id; 0 when it does not run."""
+
+    def runs(self) -> bool:
+        """Tell whether its process is alive."""
+
+    def relaunch(self) -> str:
+        """Start it again and wait for it; return a sentence. Raises ChildError."""
 
 
 class ServicesBusyError(ConflictError):
@@ -37,6 +56,7 @@ class Services:
         self.valkey: Valkey | None = None
         self.kept: Kept
         self._lock: TextIO | None = None
+        self._failing_since: float | None = None
 
     def __enter__(self) -> Services:
         try:
@@ -69,14 +89,30 @@ class Services:
     def keep_running(self) -> str:
         """Start a server again that died, under its old URL; wait until it answers.
 
-        Returns a sentence when there was one, else ''.
+        Returns a sentence when there was one, else ''. Raises ChildError when none of the
+        starts in PATIENCE_S seconds succeeded.
         """
         news = [
-            server.relaunch()
+            self.relaunch(server)
             for server in (self.postgres, self.valkey)
             if server is not None and not server.runs()
         ]
         return "; ".join(news)
+
+    def relaunch(self, server: Server) -> str:
+        """Start this server again; one that was ended before it answered is left to the next call.
+
+        Returns a sentence; raises ChildError as `keep_running` does.
+        """
+        try:
+            said = server.relaunch()
+        except ChildError as error:
+            self._failing_since = self._failing_since or time.monotonic()
+            if time.monotonic() - self._failing_since > PATIENCE_S:
+                raise
+            return f"{str(error).splitlines()[0]} It is tried again."
+        self._failing_since = None
+        return said
 
     def environment(self) -> dict[str, str]:
         """Return the OPSCORE_* variables with which another process finds the same services."""

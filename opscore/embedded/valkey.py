@@ -48,7 +48,8 @@ class Valkey:
         assert self._child is not None  # noqa: S101 - launch() comes first
         end = children.describe(self._child)
         self.launch(self._port)
-        self.wait()
+        # Its port is known to everybody: one that is taken now must not be changed.
+        children.wait_until_ready(self._child, "Valkey", self._log, self._answers)
         return f"Valkey ended with {end} and was started again"
 
     def launch(self, port: int = 0) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 import psycopg
@@ -146,6 +148,30 @@ def test_a_server_that_dies_comes_back_under_its_url_with_its_data(
             assert "SIGKILL" in services.keep_running()
         assert services.environment() == urls
         assert _read_marks(services)[0] == "kept"
+
+
+def test_a_server_that_cannot_come_back_yet_is_tried_again_and_given_up_at_last(
+    config: Config, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Services(config) as services:
+        assert services.valkey is not None
+        server = services.valkey
+        place = urlsplit(services.broker_url)
+
+        def kill() -> None:
+            os.kill(server.pid, signal.SIGKILL)
+            wait_until(partial(_is_down, server))
+
+        kill()
+        with socket.create_server((str(place.hostname), int(place.port or 0))):
+            assert "is tried again" in services.keep_running()
+        assert "was started again" in services.keep_running()
+        kill()
+        with socket.create_server((str(place.hostname), int(place.port or 0))):
+            assert "is tried again" in services.keep_running()
+            monkeypatch.setattr("opscore.embedded.services.PATIENCE_S", 0.0)
+            with pytest.raises(ChildError, match="in use"):
+                services.keep_running()
 
 
 def test_named_services_are_used_and_not_started(var_dir: Path) -> None:

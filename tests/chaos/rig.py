@@ -8,13 +8,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import psutil
 import psycopg
 from psycopg.rows import dict_row
 
 from opscore.config import Config
+from opscore.embedded.services import Server
 from opscore.platform import Platform, PlatformError
 from opscore.platform.parts import Part
 from tests.chaos import graphs, invariants
@@ -44,15 +45,6 @@ _SETTINGS: dict[str, Any] = {
 _READY = "SELECT count(*) AS n FROM agents_agent WHERE status = 'active'"
 #: Parts that are hosts: a supervisor, its zygote, its agents.
 HOSTS = ("supervisor", "second")
-
-
-class Server(Protocol):
-    """A service that can be killed and started again under its old address."""
-
-    @property
-    def pid(self) -> int: ...
-    def runs(self) -> bool: ...
-    def relaunch(self) -> str: ...
 
 
 class Rig(Platform):
@@ -95,7 +87,7 @@ class Rig(Platform):
         """Start again what died. Main thread only: servers end with the thread that began them."""
         for name, server in self.servers.items():
             if not server.runs() and self._may_run(name):
-                server.relaunch()
+                self.services.relaunch(server)
         for part in self.parts:
             if self._may_run(part.name):
                 # The growing delay is for parts that are broken themselves; these are killed.
