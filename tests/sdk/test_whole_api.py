@@ -69,7 +69,7 @@ def _asked_by(talk: Any) -> set[str]:
     ]
     if talk.__name__ == "upload_file":
         return set()
-    odd = {"tasks": [], "lines": [], "error": {}}
+    odd: dict[str, Any] = {"tasks": [], "lines": [], "error": {}}
     conversation = talk(*[odd.get(given.name, "X") for given in needed])
     step = next(conversation)
     assert isinstance(step, Ask)
@@ -150,7 +150,11 @@ def test_the_async_client_does_the_same(server: Server) -> None:
 
 
 def test_the_async_client_tries_again_too() -> None:
-    answers = [httpx.ConnectError("refused"), httpx.Response(503), httpx.Response(200, json={})]
+    answers: list[httpx.Response | Exception] = [
+        httpx.ConnectError("refused"),
+        httpx.Response(503),
+        httpx.Response(200, json={}),
+    ]
     keys: list[str] = []
 
     def handle(request: httpx.Request) -> httpx.Response:
