@@ -183,20 +183,26 @@ def test_a_log_that_is_refused_is_a_cancel_too(wait_until: Any) -> None:
         wait_until(lambda: _reports(platform), 5)
 
 
-def test_a_report_outlives_a_platform_that_is_away(hasty: MemoryPlatform) -> None:
+@pytest.mark.parametrize("words", [[], ["before"]])
+def test_reports_and_logs_outlive_a_platform_that_is_away(
+    hasty: MemoryPlatform, words: list[str]
+) -> None:
     agent = Agent("worker")
 
     @agent.task("once")
     def once(inputs: Any, context: Context) -> str:
-        context.log("before")
+        for word in words:
+            context.log(word)
         hasty.go_away(0.6)
         return "kept"
 
     with hasty.client() as api, running(agent, hasty):
         task = done(api, api.submit("once"))
         assert (task.status, task.result, task.losses) == ("completed", "kept", 0)
-        assert [line.text for line in api.logs(task.id)] == ["before"]
-    assert 503 in {seen.status for seen in _reports(hasty)}
+        assert [line.text for line in api.logs(task.id)] == words
+    ending = "/logs" if words else "/report"
+    told = [seen.status for seen in hasty.seen if seen.path.endswith(ending) and seen.status != 200]
+    assert (503 in told, told[-1]) == (True, 204)
 
 
 def test_a_lost_session_is_followed_by_a_new_one(hasty: MemoryPlatform, wait_until: Any) -> None:
