@@ -137,7 +137,8 @@ def hasty() -> MemoryPlatform:
 
 
 def test_a_cancel_arrives_in_functions(hasty: MemoryPlatform, wait_until: Any) -> None:
-    agent = Agent("worker", concurrency=2)
+    # With room for a third task: a claim waits meanwhile.
+    agent = Agent("worker", concurrency=3)
     heard: list[str] = []
 
     @agent.task("plain")
