@@ -9,7 +9,12 @@ if __name__ == "__main__":
     try:
         from django.core.management import execute_from_command_line
 
-        execute_from_command_line(sys.argv)
+        from opscore.errors import OpsCoreError
+
+        try:
+            execute_from_command_line(sys.argv)
+        except OpsCoreError as error:
+            sys.exit(str(error))
     except KeyboardInterrupt:
         # Ctrl-C is no error, also while the libraries are still loading.
         sys.exit(130)

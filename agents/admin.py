@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from django.contrib import admin, messages
+from django.contrib.admin.views.main import ChangeList
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
@@ -98,6 +99,14 @@ class AgentAdmin(ReadOnlyAdmin):
         moment("changed_at", "changed"),
     ]
 
+    def get_changelist_instance(self, request: HttpRequest) -> ChangeList:
+        """Count the running tasks of the whole page in one query."""
+        changes = super().get_changelist_instance(request)
+        counts = workload.running(list(changes.result_list))
+        for agent in changes.result_list:
+            agent.task_count = counts[agent.pk]
+        return changes
+
     @display(description="status", ordering="status")
     def shown_status(self, agent: Agent) -> str:
         """Show the status, `busy` where the agent has tasks."""
@@ -107,9 +116,8 @@ class AgentAdmin(ReadOnlyAdmin):
     @display(description="running tasks")
     def running_tasks(self, agent: Agent) -> int:
         """Count what the agent runs now."""
-        if agent.status != "active":
-            return 0
-        return workload.running([agent])[agent.pk]
+        count: int | None = getattr(agent, "task_count", None)
+        return workload.running([agent])[agent.pk] if count is None else count
 
     @display(description="capabilities")
     def words(self, agent: Agent) -> str:
@@ -155,6 +163,25 @@ class AgentAdmin(ReadOnlyAdmin):
                 self.message_user(request, str(error), messages.ERROR)
 
 
+class HostFilter(admin.SimpleListFilter):
+    """Sessions by host; the hosts have rows of their own, sessions are many."""
+
+    title = "host"
+    parameter_name = "host"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        """Offer the hosts with a supervisor."""
+        names = Host.objects.order_by("name").values_list("name", flat=True).distinct()
+        return [(name, name) for name in names]
+
+    def queryset(
+        self, request: HttpRequest, queryset: QuerySet[AgentSession]
+    ) -> QuerySet[AgentSession]:
+        """Keep the sessions on the host that was chosen."""
+        host = self.value()
+        return queryset.filter(host=host) if host else queryset
+
+
 @admin.register(AgentSession)
 class AgentSessionAdmin(ReadOnlyAdmin):
     """Lives of agents."""
@@ -170,7 +197,7 @@ class AgentSessionAdmin(ReadOnlyAdmin):
         moment("ended_at", "ended"),
         "end_reason",
     ]
-    list_filter = [("ended_at", admin.EmptyFieldListFilter), "host", "started_at"]
+    list_filter = [("ended_at", admin.EmptyFieldListFilter), HostFilter, "started_at"]
     search_fields = ["agent__name", "host", "end_reason", "id"]
     list_select_related = ["agent"]
     ordering = ["-id"]

@@ -19,6 +19,8 @@ from agents.handlers import Context, HandlerError
 from agents.specs import Spec
 from agents.supervisor import processes
 from opscore.config import load_config
+from opscore.documents import finite
+from opscore.exits import describe
 
 #: How often a running command looks whether its task was cancelled.
 _LOOK_S = 0.5
@@ -81,7 +83,7 @@ def _refuse(constant: str) -> Any:
 
 def _result(output: bytearray) -> Any:
     try:
-        return json.loads(output, parse_constant=_refuse)
+        return json.loads(output, parse_constant=_refuse, parse_float=finite)
     except (ValueError, RecursionError) as error:
         shown = output[:200].decode(errors="replace")
         raise HandlerError(
@@ -137,11 +139,9 @@ class _Run:
 
     def failure(self, code: int) -> str:
         """Return what a person needs to know of an exit code other than 0."""
-        how = f"exit code {code}" if code > 0 else signal.Signals(-code).name
         lines = "\n".join(self.last)
-        return (
-            f"The command ended with {how}.\n{lines}" if lines else f"The command ended with {how}."
-        )
+        said = f"The command ended with {describe(code)}."
+        return f"{said}\n{lines}" if lines else said
 
     def _ended(self) -> bool:
         # A grandchild may hold the pipes open for ever: the command's own end counts. It stays

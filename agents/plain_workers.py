@@ -23,7 +23,7 @@ from agents import queues, registry, runtime, sessions, transitions
 from agents.handlers import load
 from agents.models import AgentSession
 from agents.pool import ThreadPool
-from opscore.config import load_config
+from opscore.config import listed, load_config
 from opscore.logs import get_logger
 from opscore.models import Project
 
@@ -45,7 +45,7 @@ def register(sender: Any, **_: Any) -> None:
     if sender.pool_cls is TaskPool:  # somebody said --pool threads
         sender.pool_cls = ThreadPool
     consumed = sorted(sender.app.amqp.queues.consume_from)
-    handlers = load(filter(None, load_config().handlers.split(",")))
+    handlers = load(listed(load_config().handlers))
     project = Project.objects.get_or_create(slug="default")[0]
     words = [word for word in sorted(handlers) if queues.queue_name(project.slug, word) in consumed]
     name = re.sub(r"[^A-Za-z0-9_.@-]", "-", sender.hostname)[:100]

@@ -82,7 +82,11 @@ def enrol(
 
 
 def retire(agent: Agent, actor: str = "") -> None:
-    """Have the agent stop: a supervised one finishes its task first, others end at once."""
+    """Have the agent stop: a supervised one finishes its task first, others end at once.
+
+    Raises ConflictError for the platform's own agents.
+    """
+    _refuse_platform(agent, "stopped")
     with transaction.atomic():
         is_supervised = agent.kind in SUPERVISED and _host_is_alive(agent)
         if not is_supervised:
@@ -102,10 +106,7 @@ def pause(agent: Agent, actor: str = "") -> None:
     A worker that somebody started by hand notices it with its next beat. Raises ConflictError
     for the platform's own agents.
     """
-    if agent.spec == RESERVED:
-        raise ConflictError(
-            f"The agent {agent.name!r} does the platform's own work; it cannot be paused."
-        )
+    _refuse_platform(agent, "paused")
     _set_paused(agent, paused=True, kind="agent.paused", actor=actor)
 
 
@@ -116,6 +117,13 @@ def resume(agent: Agent, actor: str = "") -> None:
             return
         if AgentSession.objects.filter(agent=agent, ended_at=None, ready_at__isnull=False):
             after_commit(lambda: sessions.announce_ready(agent.pk))
+
+
+def _refuse_platform(agent: Agent, done: str) -> None:
+    if agent.spec == RESERVED:
+        raise ConflictError(
+            f"The agent {agent.name!r} does the platform's own work; it cannot be {done}."
+        )
 
 
 def _set_paused(agent: Agent, *, paused: bool, kind: str, actor: str) -> bool:

@@ -17,6 +17,6 @@ AGENT = Machine(
         "terminated": frozenset({"initializing"}),
     }
 )
-KINDS = ("worker", "command", "process", "remote", "http", "a2a", "mcp")
+KINDS = ("worker", "command", "process", "remote")
 #: Kinds that a host's supervisor starts.
 SUPERVISED = ("worker", "command")

@@ -269,6 +269,22 @@ class ProjectAdmin(ModelAdmin):
         return False
 
 
+class SubjectFilter(admin.SimpleListFilter):
+    """Events by the first word of their kind; asking for all kinds would read every event."""
+
+    title = "about"
+    parameter_name = "about"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        """Offer what events are about."""
+        return [(word, f"{word}s") for word in ("agent", "run", "task", "schedule")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Event]) -> QuerySet[Event]:
+        """Keep the events about what was chosen."""
+        word = self.value()
+        return queryset.filter(kind__startswith=f"{word}.") if word else queryset
+
+
 @admin.register(Event)
 class EventAdmin(ReadOnlyAdmin):
     """What happened."""
@@ -282,7 +298,7 @@ class EventAdmin(ReadOnlyAdmin):
         "actor",
         "message",
     ]
-    list_filter = ["project", "kind", "at"]
+    list_filter = ["project", SubjectFilter, "at"]
     search_fields = ["kind", "actor", "run_id", "task_id", "agent_id"]
     ordering = ["-id"]
     fields = [
@@ -324,12 +340,30 @@ class EventAdmin(ReadOnlyAdmin):
         return pretty(event.data)
 
 
+class AnswerFilter(admin.SimpleListFilter):
+    """Answers by the hundreds of their status."""
+
+    title = "status"
+    parameter_name = "answered"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        """Offer each kind of answer."""
+        return [("0", "runs still"), ("2", "done"), ("4", "refused"), ("5", "failed")]
+
+    def queryset(
+        self, request: HttpRequest, queryset: QuerySet[IdempotentAnswer]
+    ) -> QuerySet[IdempotentAnswer]:
+        """Keep the answers of the kind that was chosen."""
+        first = {"0": 0, "2": 200, "4": 400, "5": 500}.get(self.value() or "")
+        return queryset if first is None else queryset.filter(status__range=(first, first + 99))
+
+
 @admin.register(IdempotentAnswer)
 class IdempotentAnswerAdmin(ReadOnlyAdmin):
     """Answers kept for requests that are sent again."""
 
     list_display = ["key", "target", "status", "project", moment("created_at", "created")]
-    list_filter = ["project", "status", "created_at"]
+    list_filter = ["project", AnswerFilter, "created_at"]
     search_fields = ["key", "target"]
     ordering = ["-id"]
     fields = [

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,20 +38,30 @@ class Config(BaseSettings):
     secret_key: SecretStr = Field(
         SecretStr(""), description="Django's secret; empty means one kept in the var folder."
     )
-    allowed_hosts: str = Field("*", description="Comma-separated host names of the web server.")
+    allowed_hosts: str = Field(
+        "*",
+        description="Comma-separated host names under which the admin answers; "
+        "the API answers under any, to those who have a key.",
+    )
     debug: bool = Field(default=False, description="Django's debug pages; never in production.")
-    host: str = Field("127.0.0.1", description="Address that the web server listens on.")
-    port: int = Field(8000, description="Port of the web server; 0 picks a free one.")
+    host: str = Field("127.0.0.1", description="Address or name that the web server listens on.")
+    port: int = Field(
+        8000, ge=0, le=65535, description="Port of the web server; 0 picks a free one."
+    )
     node_name: str = Field("", description="Name of this host; empty means its host name.")
     agents_file: Path = Field(
         ROOT / "examples" / "agents.yaml",
         description="The agent specs that this host offers.",
     )
     handlers: str = Field(
-        "", description="Comma-separated Python packages with handlers, imported by workers."
+        "",
+        description="Comma-separated Python modules with handlers, imported by workers that are "
+        "started by hand (`celery -A opscore worker`); agents get theirs from the agents file.",
     )
     log_format: Literal["console", "json"] = Field("console", description="How log lines look.")
-    log_level: str = Field("INFO", description="Lowest level that is logged.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
+        "INFO", description="Lowest level that is logged."
+    )
     events: bool = Field(
         default=False, description="Send Celery's task events (Flower needs them)."
     )
@@ -98,6 +108,23 @@ class Config(BaseSettings):
         description="Folder where runs are archived before they are deleted; empty means no archive.",
     )
 
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _in_capitals(cls, level: Any) -> Any:
+        return level.upper() if isinstance(level, str) else level
+
+    @field_validator("database_url")
+    @classmethod
+    def _to_postgresql(cls, url: str) -> str:
+        if not url:
+            return url
+        parts = urlsplit(url)
+        if parts.scheme not in {"postgresql", "postgres"}:
+            raise ValueError("a URL postgresql://… is expected")
+        if parts.port == 0:
+            raise ValueError("the port must be 1 to 65535")
+        return url
+
     @property
     def services_file(self) -> Path:
         """Where the embedded services write their URLs for other commands."""
@@ -115,6 +142,29 @@ class Config(BaseSettings):
         return found.get(name, "")
 
 
+def listed(text: str) -> list[str]:
+    """Return the words of a comma-separated setting."""
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def said(error: ValidationError) -> str:
+    """Say what is wrong with the settings, a line for each variable; their values stay secret."""
+    lines = [
+        f"  OPSCORE_{str(item['loc'][0]).upper()}: {item['msg'].removeprefix('Value error, ')}"
+        for item in error.errors()
+    ]
+    return "\n".join(["Settings that are not valid:", *lines])
+
+
+def not_ours(error: PermissionError) -> str:
+    """Say what to do about a file of the var folder that another account has made."""
+    return (
+        f"{error.filename} cannot be used by this account ({error.strerror}). "
+        "It was made by another one, perhaps by root: set OPSCORE_VAR_DIR to another "
+        "folder, or run as that account."
+    )
+
+
 @cache
 def load_config() -> Config:
     """Parse the environment once for this process."""
@@ -124,11 +174,9 @@ def load_config() -> Config:
 def django_database(url: str) -> dict[str, Any]:
     """Translate a postgresql:// URL into Django's settings; '' gives one that cannot connect."""
     parts = urlsplit(url)
-    if url and parts.scheme not in {"postgresql", "postgres"}:
-        raise ValueError(f"OPSCORE_DATABASE_URL: expected postgresql://…, got {parts.scheme}://…")
     query = dict(parse_qsl(parts.query))
     return {
-        "ENGINE": "django.db.backends.postgresql",
+        "ENGINE": "django.db.backends.postgresql" if url else "opscore.nowhere",
         "NAME": unquote(parts.path.lstrip("/")) or "opscore",
         "USER": unquote(parts.username or ""),
         "PASSWORD": unquote(parts.password or ""),

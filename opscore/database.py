@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 import psycopg
@@ -20,14 +21,39 @@ def query(sql: str, params: Mapping[str, Any]) -> list[Row]:
     prepared from its second use on (measured: 328 against 716 us through Django's cursor).
     Raises django.db.DatabaseError (OperationalError when the database is away).
     """
-    connection.ensure_connection()
+    return _run(connection, sql, params)
+
+
+def query_apart(sql: str, params: Mapping[str, Any]) -> list[Row]:
+    """Do what `query` does, in a transaction of its own even where one is open.
+
+    What it writes is visible at once and its locks end at once; inside a transaction that costs
+    a new connection (about 3 ms).
+    """
+    if not connection.in_atomic_block:
+        return query(sql, params)
+    apart = connection.copy()
+    try:
+        return _run(apart, sql, params)
+    finally:
+        apart.close()
+
+
+def _run(conn: Any, sql: str, params: Mapping[str, Any]) -> list[Row]:
+    conn.ensure_connection()
     # Django's wrapper turns psycopg's errors into its own and marks the connection broken.
     with (
-        connection.wrap_database_errors,
-        psycopg.Cursor(connection.connection, row_factory=dict_row) as cursor,
+        conn.wrap_database_errors,
+        psycopg.Cursor(conn.connection, row_factory=dict_row) as cursor,
     ):
         cursor.execute(sql, params)
         return cursor.fetchall() if cursor.description else []
+
+
+def database_now() -> datetime:
+    """Return the database's time: the only clock that counts."""
+    now: datetime = query("SELECT clock_timestamp() AS now", {})[0]["now"]
+    return now
 
 
 def release() -> None:
@@ -41,4 +67,12 @@ def after_commit(action: Any) -> None:
     transaction.on_commit(action)
 
 
-__all__ = ["DatabaseError", "Row", "after_commit", "query", "release"]
+__all__ = [
+    "DatabaseError",
+    "Row",
+    "after_commit",
+    "database_now",
+    "query",
+    "query_apart",
+    "release",
+]

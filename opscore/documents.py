@@ -21,6 +21,7 @@ from opscore.texts import below, is_storable
 
 MAX_BYTES = 4 * 1024 * 1024
 MAX_DEPTH = 32
+MAX_KEY = 1000
 _MAX_DIGITS = 100
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -43,11 +44,13 @@ class Document:
 
 
 def parent(path: str) -> str:
-    """Return the path of what a path is in."""
-    return _PARENT.sub("", path)
+    """Return the path of what a path is in.
 
-
-_PARENT = re.compile(r'(?:\.?[\w-]+|\[\d+\]|\["[^"]*"\]|.)$', re.DOTALL)
+    Where a key itself has quotes and brackets it may be the path of nothing; its parents lead
+    to what is there.
+    """
+    start = path.rfind('["') if path.endswith('"]') else max(path.rfind("."), path.rfind("["))
+    return path[: max(start, 0)]
 
 
 def read(
@@ -189,7 +192,14 @@ class _Builder:
         if not isinstance(key, str):
             written = f": {event.value!r}" if isinstance(event, yaml.ScalarEvent) else ""
             _refuse(f"keys must be texts, put them in quotes{written}", line, path)
+        _check_length(key, path, line)
         return key
+
+
+def _check_length(key: str, path: str, line: int) -> None:
+    if len(key) > MAX_KEY:
+        count = f"{len(key):,} characters; at most {MAX_KEY:,} are allowed"
+        _refuse(f"the key `{key[:30]}…` has {count}", line, path)
 
 
 def _duplicate(key: str, path: str, line: int, lines: dict[str, int]) -> Problem:
@@ -247,7 +257,7 @@ def _read_json(text: str) -> Document:
         data = json.loads(
             text if text.strip() else "null",
             parse_constant=_not_json,
-            parse_float=_float,
+            parse_float=finite,
             parse_int=_int,
         )
     except json.JSONDecodeError as error:
@@ -271,7 +281,8 @@ def _int(text: str) -> int:
     return int(text)
 
 
-def _float(text: str) -> float:
+def finite(text: str) -> float:
+    """Return a number of a JSON text; raises ValueError for one that only infinity can stand for."""
     value = float(text)
     return value if math.isfinite(value) else _not_json(text)
 
@@ -327,6 +338,7 @@ def _entered(word: str, stack: list[_Place], line: int, document: Document) -> s
 
 
 def _enter_key(key: str, place: _Place, line: int, document: Document) -> None:
+    _check_length(key, place.path, line)
     path = below(place.path, key)
     if key in place.keys:
         document.problems.append(_duplicate(key, path, line, document.lines))

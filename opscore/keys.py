@@ -13,7 +13,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from opscore.errors import InvalidError, NotFoundError, Problem, UnauthorizedError
-from opscore.models import ApiKey, Project
+from opscore.models import NAME_LENGTH, ApiKey, Project
 
 #: read: GET; write: everything that users do; agent: the executor protocol; admin: all of it,
 #: and to start and stop agents.
@@ -29,8 +29,10 @@ def create(
 ) -> tuple[ApiKey, str]:
     """Store a new key and return it with its text, which cannot be read again.
 
-    Raises InvalidError when a scope is unknown or none is given.
+    Raises InvalidError when the name is too long, a scope is unknown or none is given.
     """
+    if not 0 < len(name) <= NAME_LENGTH:
+        raise InvalidError(f"The name of a key has 1 to {NAME_LENGTH} characters.")
     key = ApiKey(project=project, name=name, scopes=_checked(scopes), expires_at=expires_at)
     text = give_secret(key)
     key.save()

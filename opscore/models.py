@@ -6,6 +6,9 @@ from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models.functions import Now
 
+#: The longest name of an API key.
+NAME_LENGTH = 100
+
 
 class Project(models.Model):
     """A namespace: every row, queue, key and idempotency key belongs to one."""
@@ -21,7 +24,7 @@ class ApiKey(models.Model):
     """A hashed API key. The secret itself is shown once, at creation, and never stored."""
 
     project = models.ForeignKey(Project, models.CASCADE)
-    name = models.CharField(max_length=100)
+    name = models.CharField(max_length=NAME_LENGTH)
     prefix = models.CharField(max_length=16, unique=True)
     digest = models.CharField(max_length=64, help_text="SHA-256 of the whole key, hex")
     scopes = ArrayField(models.CharField(max_length=20))
@@ -52,6 +55,7 @@ class Event(models.Model):
     class Meta:
         indexes = [
             models.Index(fields=["run_id", "id"], name="event_run"),
+            models.Index(fields=["task_id", "id"], name="event_task"),
             models.Index(fields=["agent_id", "id"], name="event_agent"),
             models.Index(fields=["project", "-id"], name="event_recent"),
         ]

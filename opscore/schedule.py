@@ -19,5 +19,6 @@ BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
     "health of agents": _every("agents.check_health", 2.0),
     "runs that nobody works on": _every("tasks.find_stuck", 60.0),
     "slots of schedules that are due": _every("workflows.fire_schedules", 1.0),
-    "expired idempotency keys and payloads": _every("tasks.clean_up", 600.0),
+    "old runs, expired idempotency keys, payloads": _every("tasks.clean_up", 600.0),
+    "old slots of schedules": _every("workflows.clean_up", 600.0),
 }

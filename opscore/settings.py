@@ -2,39 +2,49 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from opscore.config import ROOT, Config, django_database, load_config
+from opscore.config import ROOT, Config, django_database, listed, load_config, not_ours, said
 from opscore.logs import logging_config
-from opscore.schedule import BEAT_SCHEDULE
+from opscore.schedule import BEAT_SCHEDULE, PLATFORM_QUEUE
 
 
 def _config() -> Config:
     try:
         return load_config()
     except ValidationError as error:
-        lines = [
-            f"  OPSCORE_{str(item['loc'][0]).upper()}: {item['msg']}" for item in error.errors()
-        ]
-        sys.exit("Settings that are not valid:\n" + "\n".join(lines))
+        sys.exit(said(error))
 
 
 def _kept_secret(path: Path) -> str:
     """Return the secret in `path`, made on first use and readable by its owner only."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
+        if not path.exists():
+            _keep(path, secrets.token_urlsafe(48))
         return path.read_text()
-    with os.fdopen(handle, "w") as file:
-        file.write(secrets.token_urlsafe(48))
-    return path.read_text()
+    except PermissionError as error:
+        sys.exit(not_ours(error))
+
+
+def _keep(path: Path, secret: str) -> None:
+    """Write it whole before it has its name; of many who do it at once, the first one wins."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix=".secret_key.")
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(secret)
+        with contextlib.suppress(FileExistsError):
+            os.link(unfinished, path)
+    finally:
+        os.unlink(unfinished)
 
 
 CONFIG = _config()
@@ -42,7 +52,7 @@ CONFIG = _config()
 BASE_DIR = ROOT
 SECRET_KEY = CONFIG.secret_key.get_secret_value() or _kept_secret(CONFIG.var_dir / "secret_key")
 DEBUG = CONFIG.debug
-ALLOWED_HOSTS = CONFIG.allowed_hosts.split(",")
+ALLOWED_HOSTS = listed(CONFIG.allowed_hosts)
 ROOT_URLCONF = "opscore.urls"
 ASGI_APPLICATION = "opscore.asgi.application"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
@@ -52,7 +62,6 @@ USE_TZ = True
 # Clients of this API send paths without a trailing slash and follow no redirect.
 APPEND_SLASH = False
 STATIC_URL = "/static/"
-STATIC_ROOT = CONFIG.var_dir / "static"
 DATA_UPLOAD_MAX_MEMORY_SIZE = CONFIG.max_body_bytes
 
 INSTALLED_APPS = [
@@ -106,12 +115,10 @@ REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["opscore.api.auth.KeyAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["opscore.api.auth.HasScope"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "DEFAULT_PAGINATION_CLASS": "opscore.api.pages.Page",
     "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
     "EXCEPTION_HANDLER": "opscore.api.problems.answer",
-    "PAGE_SIZE": 50,
 }
 
 LOGGING = logging_config(CONFIG.log_format, CONFIG.log_level)
@@ -138,7 +145,7 @@ CELERY_TASK_ACKS_LATE = True
 # dead worker on its own would loop for ever on a task that kills its worker.
 CELERY_TASK_REJECT_ON_WORKER_LOST = False
 CELERY_TASK_CREATE_MISSING_QUEUES = True
-CELERY_TASK_DEFAULT_QUEUE = "opscore"
+CELERY_TASK_DEFAULT_QUEUE = PLATFORM_QUEUE
 CELERY_TASK_QUEUE_MAX_PRIORITY = None if _on_redis else 10
 CELERY_TASK_SEND_SENT_EVENT = CONFIG.events
 CELERY_WORKER_SEND_TASK_EVENTS = CONFIG.events

@@ -22,10 +22,6 @@ class Machine:
         """Statuses that never change again."""
         return frozenset(name for name, targets in self.arrows.items() if not targets)
 
-    def allows(self, source: str, target: str) -> bool:
-        """Tell whether a row may go from `source` to `target`."""
-        return target in self.arrows[source]
-
     def sources(self, target: str) -> tuple[str, ...]:
         """Return the statuses from which `target` can be reached in one step."""
         return tuple(name for name, targets in self.arrows.items() if target in targets)

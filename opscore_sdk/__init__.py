@@ -21,17 +21,8 @@ from opscore_sdk.errors import (
     VersionConflictError,
     WaitTimeoutError,
 )
-from opscore_sdk.wire import (
-    Entry,
-    Message,
-    RegisteredAgent,
-    Run,
-    RunTask,
-    Task,
-    Uploaded,
-    Valid,
-    Workflow,
-)
+from opscore_sdk.protocol import Entry, Message
+from opscore_sdk.wire import RegisteredAgent, Run, RunTask, Task, Uploaded, Valid, Workflow
 
 __version__ = "0.1.0"
 __all__ = [

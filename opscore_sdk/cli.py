@@ -16,6 +16,12 @@ from opscore_sdk.statuses import DONE, INTERRUPTED, INVALID, MEANINGS, REFUSED, 
 
 Verb = Callable[[Client, argparse.Namespace], int]
 
+#: Argument that names something by its id -> where such ids are to be seen.
+_IDS = {
+    "run": "opscore status --all shows the newest runs with their ids",
+    "task": "opscore approvals shows the tasks that wait for a decision, with their ids",
+}
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status (see `statuses`); never raises."""
@@ -27,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return verb(client, options)
     except (UsageError, InvalidError) as error:
         return _complain(error, options, INVALID)
+    except NotFoundError as error:
+        return _complain(_explained(error, options), options, REFUSED)
     except OpsCoreError as error:
         return _complain(error, options, REFUSED)
     except KeyboardInterrupt:
@@ -41,13 +49,24 @@ def _complain(error: Exception, options: argparse.Namespace, status: int) -> int
     if options.json:
         print(json.dumps(report.error_as_json(error)))
     problems = getattr(error, "problems", ())
-    file = getattr(options, "file", None)
     for problem in problems:
-        place = f"{file}:{problem.line}" if problem.line and file else str(file or "opscore")
-        print(f"{place}: {problem}", file=sys.stderr)
+        report.say(f"{report.place_of(problem, getattr(options, 'file', None))}: {problem}")
     if not problems or isinstance(error, NotFoundError):
-        print(f"opscore: {error}", file=sys.stderr)
+        report.say(f"opscore: {error}")
+    for hint in getattr(error, "__notes__", ()):
+        report.say(f"opscore: hint: {hint}")
     return status
+
+
+def _explained(error: NotFoundError, options: argparse.Namespace) -> NotFoundError:
+    """Return the error in the words of the command: which argument is no id, where ids are."""
+    for kind, where in _IDS.items():
+        named = getattr(options, kind, None)
+        if named is not None and error.code:
+            sentence = f"{named!r} is no id of a {kind}; {where}."
+            body = {"code": error.code, "request_id": error.request_id}
+            return NotFoundError(error.status, sentence, body)
+    return error
 
 
 class _Verbs:
@@ -63,6 +82,7 @@ class _Verbs:
             name,
             parents=[self._everywhere],
             help=purpose,
+            description=f"{purpose[0].upper()}{purpose[1:]}.",
             epilog=MEANINGS,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
@@ -87,31 +107,39 @@ def _parser() -> argparse.ArgumentParser:
     _add_workflows(commands)
     _add_runs(commands)
     _add_people(commands)
-    agents = commands.add("agents", verbs.agents, "show the agents")
+    agents = commands.add("agents", verbs.agents, "show the agents that are not terminated")
     agents.add_argument("--limit", type=int, default=200, help="how many (default 200)")
+    agents.add_argument("--all", action="store_true", help="also those that are terminated")
     return parser
 
 
 def _add_workflows(commands: _Verbs) -> None:
     run = commands.add("run", waiting.run, "upload a workflow and execute it")
     run.add_argument("file", type=Path, metavar="FILE", help="definition, YAML or .json")
-    run.add_argument("--input", action="append", default=[], metavar="NAME=TEXT")
-    run.add_argument("--input-json", action="append", default=[], metavar="NAME=JSON")
+    _add_input(run, "--input", "TEXT", "a text")
+    _add_input(run, "--input-json", "JSON", "a number, a boolean, a list or an object")
     run.add_argument("--priority", type=int, metavar="0-9", help="9 is served first")
     _add_waiting(run)
 
-    validate = commands.add("validate", verbs.validate, "check a definition")
+    validate = commands.add(
+        "validate", verbs.validate, "check a definition (asks the platform, which must be running)"
+    )
     validate.add_argument("file", type=Path, metavar="FILE", help="definition, YAML or .json")
 
-    graph = commands.add("graph", verbs.graph, "show what needs what")
+    graph = commands.add(
+        "graph", verbs.graph, "show what needs what (asks the platform, which must be running)"
+    )
     graph.add_argument("what", metavar="FILE|NAME", help="a definition, or a stored workflow")
     graph.add_argument("--format", choices=["text", "mermaid"], default="text")
 
 
 def _add_runs(commands: _Verbs) -> None:
-    status = commands.add("status", verbs.status, "show the newest runs, or one")
+    status = commands.add("status", verbs.status, "show the newest runs, or one with its tasks")
     status.add_argument("run", nargs="?", metavar="RUN", help="id of a run")
     status.add_argument("--limit", type=int, default=20, help="how many runs (default 20)")
+    status.add_argument(
+        "--all", action="store_true", help="also runs that a task of another run started"
+    )
 
     commands.add_for_run("pause", verbs.pause, "have a run start nothing new")
     commands.add_for_run("resume", verbs.resume, "have a paused run go on")
@@ -145,6 +173,16 @@ def _add_people(commands: _Verbs) -> None:
     ):
         shown = commands.add(name, verb, purpose)
         shown.add_argument("--limit", type=int, default=50, help="how many (default 50)")
+
+
+def _add_input(parser: argparse.ArgumentParser, option: str, kind: str, what: str) -> None:
+    parser.add_argument(
+        option,
+        action="append",
+        default=[],
+        metavar=f"NAME={kind}",
+        help=f"an input that is {what}; may be given several times",
+    )
 
 
 def _add_waiting(parser: argparse.ArgumentParser) -> None:

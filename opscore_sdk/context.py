@@ -9,8 +9,8 @@ from opscore_sdk import calls
 from opscore_sdk.asking import Talk
 from opscore_sdk.errors import NotFoundError, TaskCancelledError, VersionConflictError
 from opscore_sdk.outbox import Outbox
+from opscore_sdk.protocol import ClaimedTask, Entry
 from opscore_sdk.transport import AsyncLine
-from opscore_sdk.wire import ClaimedTask, Entry
 
 T = TypeVar("T")
 

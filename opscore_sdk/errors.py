@@ -19,6 +19,7 @@ OpsCoreError
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -34,12 +35,30 @@ class Problem:
     line: int | None = None
     """1-based line of the definition's text, where known."""
 
+    @classmethod
+    def read(cls, item: Any) -> Problem:
+        """Take it from an answer, whatever that holds."""
+        if not isinstance(item, Mapping):
+            return cls(str(item))
+        line = item.get("line")
+        return cls(
+            str(item.get("message", "")),
+            str(item.get("path", "")),
+            line if isinstance(line, int) else None,
+        )
+
     def __str__(self) -> str:
         return f"{self.path}: {self.message}" if self.path else self.message
 
 
 class OpsCoreError(Exception):
     """Something went wrong between here and the platform."""
+
+    if sys.version_info < (3, 11):
+
+        def add_note(self, note: str) -> None:
+            """Add a hint, as exceptions can by themselves from Python 3.11 on."""
+            self.__notes__ = [*getattr(self, "__notes__", ()), note]
 
 
 class UnreachableError(OpsCoreError):
@@ -83,7 +102,7 @@ class ApiError(OpsCoreError):
         self.status = status
         self.code = str(body.get("code", ""))
         self.request_id = str(body.get("request_id", ""))
-        self.problems = tuple(_problem(item) for item in body.get("problems") or ())
+        self.problems = tuple(map(Problem.read, body.get("problems") or ()))
 
 
 class InvalidError(ApiError):
@@ -136,14 +155,3 @@ def from_answer(status: int, body: Any) -> ApiError:
         kind = VersionConflictError if body.get("code") == "version_conflict" else kind
         return kind(status, body["detail"], body)
     return kind(status, f"The server answered with status {status}; is it Ops-Core?")
-
-
-def _problem(item: Any) -> Problem:
-    if not isinstance(item, Mapping):
-        return Problem(str(item))
-    line = item.get("line")
-    return Problem(
-        str(item.get("message", "")),
-        str(item.get("path", "")),
-        line if isinstance(line, int) else None,
-    )

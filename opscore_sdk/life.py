@@ -25,7 +25,7 @@ from opscore_sdk.errors import (
     UnreachableError,
 )
 from opscore_sdk.mail import Mail
-from opscore_sdk.wire import StartedSession
+from opscore_sdk.protocol import StartedSession
 from opscore_sdk.work import Work
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from opscore_sdk import calls
 from opscore_sdk.asking import Talk
 from opscore_sdk.errors import ConflictError, NotFoundError
+from opscore_sdk.protocol import Message
 from opscore_sdk.threads import in_thread
-from opscore_sdk.wire import Message
 
 if TYPE_CHECKING:
     from opscore_sdk.agent import Handler

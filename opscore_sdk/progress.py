@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from opscore_sdk.wire import Run, RunTask
 
@@ -76,9 +76,13 @@ class Lines:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._shown: dict[str, tuple[str, int, int]] = {}
+        self._before: Mapping[str, Any] | None = None
 
     def show(self, run: Run) -> None:
         """Print what has changed since the last snapshot."""
+        if run.waits_for_place and run.waits_for_place != self._before:
+            self._print(f"{run.status:<10} {line_before(run.waits_for_place)}")
+        self._before = run.waits_for_place
         for task in run.tasks:
             state = (task.status, task.attempt, task.losses)
             if self._shown.get(task.key, ("pending", 1, 0)) != state:
@@ -101,6 +105,14 @@ def summary(run: Run) -> str:
     )
     error = run.error or {}
     return f"{text}: {error['message']}" if error.get("message") else text
+
+
+def line_before(place: Mapping[str, Any]) -> str:
+    """Return one line about the place that a run waits for, and who comes before it."""
+    text = f"waits for the concurrency key {place['key']!r}, {place['limit']} at a time"
+    if place["held_by"]:
+        text += f"; held by {', '.join(place['held_by'])}"
+    return text + (f"; {place['ahead']} more come first" if place["ahead"] else "")
 
 
 def seconds(start: datetime | None, end: datetime | None) -> str:
@@ -127,6 +139,7 @@ def table_of(run: Run) -> RenderableType:
         (run.status, COLOURS.get(run.status, "")),
         f"  {ended}/{len(run.tasks)}  {seconds(run.created_at, run.completed_at)}",
     )
+    before = [Text(line_before(run.waits_for_place), "yellow")] if run.waits_for_place else []
     table = Table(box=None, pad_edge=False, expand=False, padding=(0, 2, 0, 0))
     for title in ("", "task", "status", "agent", "time", ""):
         table.add_column(title, style="dim" if title == "agent" else "", no_wrap=title != "")
@@ -141,7 +154,7 @@ def table_of(run: Run) -> RenderableType:
             Text(_why(task).removeprefix(": "), style="yellow"),
         )
     bar = ProgressBar(total=max(len(run.tasks), 1), completed=ended, width=40)
-    return Group(head, bar, table)
+    return Group(head, *before, bar, table)
 
 
 class _Table:

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from opscore_sdk.errors import ApiError
-from opscore_sdk.progress import COLOURS, seconds, summary
+from opscore_sdk.errors import ApiError, Problem
+from opscore_sdk.progress import COLOURS, line_before, seconds, summary
 from opscore_sdk.wire import RegisteredAgent, Run, Valid
 
 _GAP = "  "
@@ -95,6 +95,8 @@ def run(run: Run, *, as_json: bool) -> None:
         return _json(run.raw)
     print(f"{run.workflow or 'task'} {run.version} {run.id}".replace("  ", " "))
     print(f"{run.status}: {summary(run)}")
+    if run.waits_for_place:
+        print(line_before(run.waits_for_place))
     rows = [
         (
             task.key,
@@ -132,13 +134,13 @@ def runs(runs: Iterable[Run], *, as_json: bool) -> None:
     return _table(("run", "workflow", "status", "started", "time"), rows)
 
 
-def agents(agents: Iterable[RegisteredAgent], *, as_json: bool) -> None:
+def agents(agents: Iterable[RegisteredAgent], empty: str, *, as_json: bool) -> None:
     """Write a list of agents."""
     agents = sorted(agents, key=lambda agent: agent.name)
     if as_json:
         return _json([agent.raw for agent in agents])
     if not agents:
-        print("No agent is registered.")
+        print(empty)
         return None
     rows = [
         (
@@ -159,9 +161,16 @@ def valid(file: Path, valid: Valid, *, as_json: bool) -> None:
     if as_json:
         return _json(valid.raw)
     for warning in valid.warnings:
-        say(f"{file}: warning: {warning}")
+        say(f"{place_of(warning, file)}: warning: {warning}")
     print(f"{file}: valid, {valid.tasks} task{'' if valid.tasks == 1 else 's'}")
     return None
+
+
+def place_of(problem: Problem, file: Path | None) -> str:
+    """Return where a problem is, as `file:line`, for what is written before it."""
+    if file is None:
+        return "opscore"
+    return f"{file}:{problem.line}" if problem.line else str(file)
 
 
 def error_as_json(error: Exception) -> dict[str, Any]:

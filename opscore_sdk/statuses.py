@@ -16,8 +16,9 @@ exit status:
   0    done; with --wait: the run completed
   1    the run failed or was cancelled
   2    wrong usage, or a definition or inputs that are not valid
-  3    the platform could not be asked or refused; with --wait also: the run has not ended in
-       --timeout-s, or the platform was away for longer than --patience (the run goes on)
+  3    the platform could not be asked or refused, as for an id that it does not know; with
+       --wait also: the run has not ended in --timeout-s, or the platform was away for longer
+       than --patience (the run goes on)
   130  interrupted; a run that was started goes on"""
 
 

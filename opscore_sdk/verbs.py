@@ -11,7 +11,7 @@ from typing import Any
 from opscore_sdk import report
 from opscore_sdk.client import Client, media_type_of
 from opscore_sdk.statuses import DONE, FAILED, UsageError
-from opscore_sdk.wire import Run, Task
+from opscore_sdk.wire import AGENT_THERE, Run, Task
 
 #: Columns of a list, and the fields that they show.
 _APPROVALS = {
@@ -54,9 +54,10 @@ def graph(client: Client, options: argparse.Namespace) -> int:
 
 
 def status(client: Client, options: argparse.Namespace) -> int:
-    """Show the newest runs, or one with its tasks."""
+    """Show the newest top runs (or all of them), or one with its tasks."""
     if options.run is None:
-        report.runs(client.runs(limit=options.limit), as_json=options.json)
+        parent = None if options.all else "none"
+        report.runs(client.runs(parent=parent, limit=options.limit), as_json=options.json)
         return DONE
     run = client.run(options.run)
     report.run(run, as_json=options.json)
@@ -64,8 +65,13 @@ def status(client: Client, options: argparse.Namespace) -> int:
 
 
 def agents(client: Client, options: argparse.Namespace) -> int:
-    """Show the agents."""
-    report.agents(client.agents(limit=options.limit), as_json=options.json)
+    """Show the agents, without the terminated ones unless all are wanted."""
+    if options.all:
+        found, empty = client.agents(limit=options.limit), "No agent is registered."
+    else:
+        found = client.agents(limit=options.limit, status=",".join(AGENT_THERE))
+        empty = "No agent is registered, or all are terminated: opscore agents --all"
+    report.agents(found, empty, as_json=options.json)
     return DONE
 
 
@@ -86,7 +92,11 @@ def cancel(client: Client, options: argparse.Namespace) -> int:
 
 def signal(client: Client, options: argparse.Namespace) -> int:
     """Send a signal to a run."""
+    if not options.name or "/" in options.name:
+        raise UsageError("The name of a signal has at least one character, and no `/`.")
     answer = client.signal(options.run, options.name, as_json(options.data, "--data"))
+    if answer.get("warning"):
+        report.warn(answer["warning"])
     report.done(f"{options.name} sent to {options.run}", answer, as_json=options.json)
     return DONE
 

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
-from collections.abc import Callable, Iterable
+import shlex
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from opscore_sdk import report
 from opscore_sdk.client import Client, media_type_of
-from opscore_sdk.errors import OpsCoreError, ServerError, UnreachableError, WaitTimeoutError
+from opscore_sdk.errors import (
+    InvalidError,
+    OpsCoreError,
+    Problem,
+    ServerError,
+    UnreachableError,
+    WaitTimeoutError,
+)
 from opscore_sdk.progress import follow
 from opscore_sdk.statuses import DONE, FAILED, INTERRUPTED, REFUSED, UsageError
 from opscore_sdk.verbs import as_json, text_of
-from opscore_sdk.wire import Run
+from opscore_sdk.wire import Run, Uploaded
 
+#: What the platform says of a text where the schema has no text.
+_NO_TEXT = ("is not of type", "is not valid under any of")
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -22,13 +33,7 @@ def run(client: Client, options: argparse.Namespace) -> int:
     """Upload a definition and execute exactly this version."""
     inputs = _inputs(options)
     uploaded = client.upload(text_of(options.file), media_type=media_type_of(options.file))
-    return _started(
-        client,
-        options,
-        lambda: client.execute(
-            uploaded.name, inputs=inputs, version=uploaded.version, priority=options.priority
-        ),
-    )
+    return _started(client, options, lambda: _execute(client, options, uploaded, inputs))
 
 
 def rerun(client: Client, options: argparse.Namespace) -> int:
@@ -47,6 +52,38 @@ def duration(text: str) -> float:
     if not found:
         raise argparse.ArgumentTypeError(f"{text!r} is no time: expected 90s, 2m or 1h")
     return float(found[1]) * _UNITS[found[2]]
+
+
+def _execute(
+    client: Client, options: argparse.Namespace, uploaded: Uploaded, inputs: dict[str, Any]
+) -> Run:
+    try:
+        return client.execute(
+            uploaded.name, inputs=inputs, version=uploaded.version, priority=options.priority
+        )
+    except InvalidError as error:
+        for hint in _hints(options.input, error.problems):
+            error.add_note(hint)
+        raise
+
+
+def _hints(pairs: Iterable[str], problems: Iterable[Problem]) -> Iterator[str]:
+    """Yield what to write instead of each `--input` whose schema wants something but a text."""
+    misfits = {
+        problem.path for problem in problems if any(word in problem.message for word in _NO_TEXT)
+    }
+    for pair in pairs:
+        name, text = _pair(pair, "--input")
+        if misfits & {f"inputs.{name}", f'inputs["{name}"]'}:
+            meant = shlex.quote(f"{name}={text if _is_other_json(text) else 'JSON'}")
+            yield f"--input gives a text; for another value: --input-json {meant}"
+
+
+def _is_other_json(text: str) -> bool:
+    try:
+        return not isinstance(json.loads(text), str)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _started(client: Client, options: argparse.Namespace, start: Callable[[], Run]) -> int:

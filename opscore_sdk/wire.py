@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from typing import Any, TypeVar
 
+from opscore_sdk.errors import Problem
+
 T = TypeVar("T", bound="Wire")
 
 #: Statuses of runs and tasks that never change again.
@@ -14,6 +16,16 @@ RUN_ENDED = frozenset({"completed", "failed", "cancelled"})
 TASK_ENDED = RUN_ENDED | {"skipped"}
 #: Fields that hold a time without saying so by their ending.
 _TIMES = frozenset({"at", "until", "since"})
+#: Statuses of agents that are there, or should be: all but `terminated`.
+AGENT_THERE = (
+    "initializing",
+    "active",
+    "busy",
+    "draining",
+    "restarting",
+    "unresponsive",
+    "error",
+)
 #: Statuses of agents that nobody should wait for.
 AGENT_AWAY = frozenset({"draining", "error", "terminated"})
 
@@ -152,6 +164,8 @@ class Run(Wire):
     error: Mapping[str, Any] | None = None
     created_at: datetime | None = None
     completed_at: datetime | None = None
+    waits_for_place: Mapping[str, Any] | None = None
+    """Why it is `created`: `key`, `limit`, `held_by` (ids of runs), `ahead` (how many)."""
     tasks: tuple[RunTask, ...] = ()
     """In topological order."""
 
@@ -197,8 +211,14 @@ class Valid(Wire):
 
     name: str = ""
     tasks: int = 0
-    warnings: list[str] = field(default_factory=list)
-    """What is allowed and yet perhaps not meant."""
+    warnings: tuple[Problem, ...] = ()
+    """What is allowed and yet perhaps not meant, by line."""
+
+    @classmethod
+    def read(cls, data: Mapping[str, Any]) -> Valid:
+        """Take the known fields, warnings as `Problem`."""
+        warnings = tuple(map(Problem.read, data.get("warnings") or ()))
+        return replace(super().read({**data, "warnings": warnings}), raw=data)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -314,62 +334,6 @@ class Backfilled(Wire):
     """Slots of the timetable in the range."""
     created: int = 0
     """Those that had no run and waited for none."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entry(Wire):
-    """One key of the context that the agents of a run share."""
-
-    key: str
-    value: Any = None
-    version: int = 1
-    """Give it as `if_version` to write only over what was read."""
-    updated_at: datetime | None = None
-    updated_by: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Message(Wire):
-    """Something that an agent of a run was told."""
-
-    id: str
-    receipt: str
-    """Proof that this session has it; `ack_message` asks for it."""
-    run_id: str = ""
-    topic: str = ""
-    body: Any = None
-    sender: str = ""
-    sent_at: datetime | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class StartedSession(Wire):
-    """A new session, and how its executor should behave."""
-
-    session_id: str
-    heartbeat_s: float = 10.0
-    """Beat at least this often."""
-    claim_wait_max_s: float = 30.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClaimedTask(Wire):
-    """One attempt that a session holds now."""
-
-    id: str
-    fence: int
-    """Send it with every report and log."""
-    run_id: str = ""
-    key: str = ""
-    capability: str = ""
-    attempt: int = 1
-    priority: int = 5
-    timeout_s: float | None = None
-    inputs: Mapping[str, Any] = field(default_factory=dict)
-    idempotency_key: str = ""
-    """The same for every attempt of the task."""
-    traceparent: str = ""
-    """W3C trace context, where the platform traces."""
 
 
 def _value(name: str, value: Any) -> Any:

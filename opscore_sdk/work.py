@@ -24,8 +24,8 @@ from opscore_sdk.errors import (
 )
 from opscore_sdk.mail import Persist
 from opscore_sdk.outbox import Outbox
+from opscore_sdk.protocol import ClaimedTask
 from opscore_sdk.threads import in_thread
-from opscore_sdk.wire import ClaimedTask
 
 if TYPE_CHECKING:
     from opscore_sdk.agent import Handler

@@ -19,6 +19,7 @@ from agents import workload
 from agents.models import AgentSession
 from opscore.api.endpoint import Endpoint, Listing, StrictSerializer, path_of
 from opscore.api.idempotency import idempotent
+from opscore.errors import InvalidError, Problem
 from opscore.models import Project
 from tasks import control, submission
 from tasks.graph import Node
@@ -37,7 +38,6 @@ from tasks.serializers import (
 from tasks.states import RUN, TASK
 
 
-@extend_schema_field({"type": "string", "description": "One or more, separated by commas."})
 class WordsFilter(django_filters.BaseInFilter, django_filters.ChoiceFilter):
     """One or more known words, separated by commas."""
 
@@ -68,10 +68,29 @@ class RunFilter(django_filters.FilterSet):
 
     status = WordsFilter(choices=[(name, name) for name in RUN.statuses], lookup_expr="in")
     workflow = django_filters.CharFilter()
+    parent = django_filters.Filter(method="by_parent")
 
     class Meta:
         model = Run
         fields: list[str] = []
+
+    @extend_schema_field(
+        {
+            "oneOf": [{"type": "string", "format": "uuid"}, {"type": "string", "enum": ["none"]}],
+            "description": "The id of a run: those that its tasks started; `none`: those that no "
+            "task did.",
+        }
+    )
+    def by_parent(self, runs: QuerySet[Run], name: str, ref: str) -> QuerySet[Run]:
+        """Keep the runs one level below a run, or the top ones; raises InvalidError."""
+        if ref == "none":
+            return runs.filter(parent_task_id=None)
+        parents = _uuids(ref)
+        if not parents:
+            problem = Problem(f"must be `none` or the id of a run, not {ref!r}", name)
+            raise InvalidError("The list cannot be filtered like that.", [problem])
+        above = Task.objects.filter(run__in=parents)
+        return runs.filter(parent_task_id__in=above.values("id"))
 
 
 class Tasks(Listing):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
 from uuid import UUID
 
 from agents import sessions
@@ -38,17 +40,17 @@ def cancel_run(run_id: UUID, actor: str = "", *, force: bool = False) -> None:
     What the run declares for its end (`undo`, `finally`) is still done, unless `force`.
     Raises NotFoundError, and ConflictError when the run has ended.
     """
-    flagged = query(runs.CANCEL_RUN_FLAG, {"id": run_id})
+    flagged = query(runs.CANCEL_RUN_FLAG, {"id": run_id, "force": force})
     if not flagged:
         status = _status(run_id)
         if status != "cancelling":
             raise ConflictError(f"The run is {status} already; it cannot be cancelled.")
-    finish_cancel(run_id, actor, force=force)
+    finish_cancel(run_id, actor)
 
 
-def finish_cancel(run_id: UUID, actor: str = "", *, force: bool = False) -> None:
+def finish_cancel(run_id: UUID, actor: str = "") -> None:
     """Do the second half of a cancel; harmless when repeated."""
-    params = {"id": run_id, "actor": actor, "all": force, "grace_s": load_config().cancel_grace_s}
+    params = {"id": run_id, "actor": actor, "grace_s": load_config().cancel_grace_s}
     row = query(runs.CANCEL_RUN, params)[0]
     tell(
         Aftermath(
@@ -63,14 +65,7 @@ def cancel_runs_below(task_id: UUID) -> None:
     """Cancel the live run that is the body of a task which has ended."""
     below = Run.objects.filter(parent_task_id=task_id, status__in=_LIVE_RUNS)
     for run_id in below.values_list("id", flat=True):
-        _cancel_quietly(run_id, "the run above")
-
-
-def _cancel_quietly(run_id: UUID, actor: str) -> None:
-    try:
-        cancel_run(run_id, actor)
-    except ConflictError:
-        return  # it ended meanwhile
+        _quietly(cancel_run, run_id, "the run above")
 
 
 def cancel_task(task_id: UUID, actor: str = "") -> None:
@@ -126,13 +121,13 @@ def force_cancelled(limit: int) -> bool:
 
 def make_room(run_id: UUID) -> None:
     """Cancel a run in favour of a newer one with its concurrency key."""
-    _cancel_quietly(run_id, "a newer run")
+    _quietly(cancel_run, run_id, "a newer run")
 
 
 def cancel_orphans(run_ids: list[UUID]) -> None:
     """Cancel runs whose task above has ended."""
     for run_id in run_ids:
-        _cancel_quietly(run_id, "the run above")
+        _quietly(cancel_run, run_id, "the run above")
 
 
 # ------------------------------------------------------------ pause
@@ -156,17 +151,24 @@ def resume_run(run_id: UUID, actor: str = "") -> None:
     if not query(runs.RESUME_RUN, {"id": run_id}):
         _demand(run_id, "running")
     _note(run_id, "run.resumed", actor)
-    kick(run_id)
+    kick(run_id=run_id)
     for child in query(_CHILDREN, {"id": run_id}):
         _quietly(resume_run, child["id"], actor)
 
 
-def kick(run_id: UUID | None) -> None:
-    """Hint and decide what a run (None: all) could not start before."""
-    query(repairs.FORGET_HINTS, {"queues": None, "run": run_id})
+def kick(*, run_id: UUID | None = None, project_id: int | None = None) -> None:
+    """Hint and decide what a run, or a whole project, could not start before."""
+    whose = {"run": run_id, "project": project_id}
+    query(repairs.QUEUE_ANEW, whose)
+    query(repairs.FORGET_HINTS, {**whose, "queues": None})
     rows = query(work.UNDECIDED, {"run": run_id, "limit": 1000})
     deciding.settle([row["id"] for row in rows])
-    stale = {"limit": 1000, "stale_s": load_config().hint_stale_s, "held": []}
+    stale: dict[str, Any] = {
+        **whose,
+        "limit": 1000,
+        "stale_s": load_config().hint_stale_s,
+        "held": [],
+    }
     advance([Ready.of(row) for row in query(repairs.REHINT, stale)])
 
 
@@ -181,7 +183,7 @@ def resume(project: Project, workflow: str = "") -> None:
     """End such a pause; harmless when there is none."""
     ended, _ = Pause.objects.filter(project=project, workflow=workflow).delete()
     if ended:
-        kick(None)
+        kick(project_id=project.pk)
 
 
 def admit_runs(project_id: int, key: str) -> None:
@@ -192,12 +194,12 @@ def admit_runs(project_id: int, key: str) -> None:
     for run_id in limits.runs_to_replace(project_id, key):
         make_room(run_id)
     for run in limits.admit_runs(project_id, key):
-        kick(run["id"])
+        kick(run_id=run["id"])
 
 
-def _quietly(verb: object, run_id: UUID, actor: str) -> None:
+def _quietly(verb: Callable[[UUID, str], None], run_id: UUID, actor: str) -> None:
     try:
-        verb(run_id, actor)  # type: ignore[operator]
+        verb(run_id, actor)
     except ConflictError:
         return  # it ended meanwhile
 

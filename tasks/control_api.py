@@ -207,21 +207,35 @@ class SignalSerializer(serializers.ModelSerializer[Signal]):
         fields = ["id", "run_id", "name", "payload", "sent_by", "created_at", "taken_by"]
 
 
+class SentSignalSerializer(SignalSerializer):
+    """A signal that was sent just now."""
+
+    warning = serializers.SerializerMethodField()
+
+    class Meta(SignalSerializer.Meta):
+        fields = [*SignalSerializer.Meta.fields, "warning"]
+
+    def get_warning(self, signal: Signal) -> str:
+        """Return a sentence when no task of the run waits for this name or can; else ''."""
+        return inbox.warning_of(signal)
+
+
 class SendSignal(Endpoint):
     """Signals to one run."""
 
-    @extend_schema(request=OpenApiTypes.ANY, responses={201: SignalSerializer})
+    @extend_schema(request=OpenApiTypes.ANY, responses={201: SentSignalSerializer})
     @idempotent
     def post(self, request: Request, run_id: UUID, name: str) -> Response:
         """Tell the run something: one task that waits for this name, now or later, takes it.
 
-        The body is the payload, any JSON; none counts as null. 409 when the run has ended.
+        The body is the payload, any JSON; none counts as null. 409 when the run has ended. A name
+        that no task of the run uses is kept too, and answered with a `warning`.
         """
         run_of(self, run_id)
         empty = not request._request.body  # noqa: SLF001 - "was anything sent at all"
         signal = inbox.send(run_id, name, None if empty else request.data, self.actor)
         signal.refresh_from_db()
-        return Response(SignalSerializer(signal).data, status=201)
+        return Response(SentSignalSerializer(signal).data, status=201)
 
 
 class Signals(Listing):

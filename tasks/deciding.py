@@ -19,10 +19,10 @@ from tasks.bodies import enter
 from tasks.endings import end_task, tell_below
 from tasks.expressions import ExpressionError, evaluate
 from tasks.held import Claimed, claimed
-from tasks.reports import complete_waiting
+from tasks.reports import complete_waiting, fail
 from tasks.results import ResultError
 from tasks.transitions import repairs, work
-from tasks.waits import RefusedError
+from tasks.waits import RefusedError, wait
 
 log = get_logger(__name__)
 
@@ -81,16 +81,15 @@ def _upstream(row: Row) -> dict[str, Any]:
 
 
 def _begin(row: Row) -> None:
-    task = claimed(row)
-
     def start() -> None:
+        task = claimed(row)
         if _wanted(task):
             _start(task, row["depth"])
 
-    _or_fail(task.id, start)
+    _or_fail(row, start)
 
 
-def _or_fail(task_id: UUID, start: Callable[[], None]) -> None:
+def _or_fail(row: Row, start: Callable[[], None]) -> None:
     """Do it in a transaction of its own inside the present one; what cannot begin fails.
 
     Only a database that is away is left to the next try.
@@ -101,11 +100,23 @@ def _or_fail(task_id: UUID, start: Callable[[], None]) -> None:
     except (OperationalError, InterfaceError):
         raise
     except (ExpressionError, RefusedError, ResultError) as error:
-        _end(task_id, "failed", _reason(error))
+        _fail(row, _reason(error))
     except Exception as error:
         # Undecided, the task would keep its run alive for ever.
-        log.exception("task.cannot_begin", task=str(task_id))
-        _end(task_id, "failed", {"type": "internal", "message": str(error), "retryable": False})
+        log.exception("task.cannot_begin", task=str(row["id"]))
+        reason = {"type": "internal", "message": str(error), "retryable": False}
+        _end(row["id"], "failed", reason)
+
+
+def _fail(row: Row, error: Mapping[str, Any]) -> None:
+    """Fail what cannot begin: to be tried again, caught, or for good.
+
+    Retry and catch of a list are those of its items.
+    """
+    if "for_each" in row["flow"]:
+        _end(row["id"], "failed", error)
+    else:
+        fail(row["id"], wait(row["id"], "failure"), error, waiting=True)
 
 
 def _start(task: Claimed, depth: int) -> None:
@@ -146,15 +157,15 @@ def go_on(task_id: UUID) -> None:
     with transaction.atomic():
         sources = {"id": task_id, "statuses": ["waiting", "retrying"]}
         for row in query(work.DECIDABLE, sources):
-            task = claimed(row)
             if row["waits_for"] == "time":
-                complete_waiting(task, None)
+                complete_waiting(claimed(row), None)
             elif row["waits_for"] == "approval":
-                inbox.expire(task)
+                inbox.expire(claimed(row))
             else:
-                _again(task, row)
+                _again(row)
 
 
-def _again(task: Claimed, row: Row) -> None:
-    in_rate = row["waits_for"] == "rate"
-    _or_fail(task.id, lambda: enter(task, row["depth"], in_rate=in_rate))
+def _again(row: Row) -> None:
+    # A start that was reserved and is past by more than a tick would make a burst with others.
+    in_rate = row["waits_for"] == "rate" and not row["late"]
+    _or_fail(row, lambda: enter(claimed(row), row["depth"], in_rate=in_rate))

@@ -136,7 +136,9 @@ def _close(ended: Row, reached: Spread, status: str, error: Mapping[str, Any]) -
     counts = status != "skipped" and ended["parent_id"] is None and ended["phase"] != "undo"
     if not sinks and not counts:
         return []
-    told = json.dumps({**error, "task": ended["key"]}) if counts else None
+    # An agent may call its error as it likes, also `cancelled`.
+    was = {"cancelled": True} if status == "cancelled" else {}
+    told = json.dumps({**error, **was, "task": ended["key"]}) if counts else None
     return query(work.CLOSE_SINKS, {"run": ended["run_id"], "n": int(sinks), "error": told})
 
 

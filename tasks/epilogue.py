@@ -63,7 +63,7 @@ def _next(run: Run) -> None:
         return
     if run.phase in ("main", "undo") and _finally(run):
         return
-    ended = query(runs.FINISH_RUN, {"id": run.id, "phase": run.phase})
+    ended = query(runs.FINISH_RUN, {"id": run.id, "phase": run.phase, "status": run.status})
     tell(Aftermath(ended_runs=ended))
 
 
@@ -139,5 +139,5 @@ def _release(run_id: UUID) -> None:
 
 
 def _move(run: Run, phase: str, sinks: int) -> bool:
-    params = {"id": run.id, "phase": run.phase, "next": phase, "sinks": sinks}
+    params = {"id": run.id, "phase": run.phase, "next": phase, "sinks": sinks, "status": run.status}
     return bool(query(runs.NEXT_PHASE, params))

@@ -225,7 +225,7 @@ class _Cancelled:
             return self._answer
         self._asked_at = time.monotonic()
         try:
-            self._answer = not beat(self._task.id, self._task.fence)
+            self._answer = not beat(self._task.id, self._task.fence, apart=True)
         except (OperationalError, InterfaceError):
             release()
         return self._answer

@@ -25,7 +25,6 @@ class Claimed:
     id: UUID
     run_id: UUID
     project_id: int
-    number: int
     key: str
     uses: str
     capability: str
@@ -44,8 +43,6 @@ class Claimed:
     flow: Flow
     names: Mapping[str, Any]
     """What its expressions may read beside inputs, tasks and run: item, iteration, error, …"""
-    parent_id: UUID | None
-    """The for_each task that it is an item of."""
     scope: Mapping[str, Any]
     """What expressions may refer to: inputs, tasks, run, and the names."""
 
@@ -114,7 +111,6 @@ def claimed(row: Mapping[str, Any]) -> Claimed:
         id=row["id"],
         run_id=row["run_id"],
         project_id=row["project_id"],
-        number=row["number"],
         key=row["key"],
         uses=row["uses"],
         capability=row["capability"],
@@ -130,7 +126,6 @@ def claimed(row: Mapping[str, Any]) -> Claimed:
         retry=RetryPolicy.from_dict(row["retry"]),
         flow=Flow.from_dict(row["flow"]),
         names=names,
-        parent_id=row["parent_id"],
         scope={
             **{name: names[name] for name in NAMES if name in names},
             "inputs": row["run_inputs"],

@@ -35,8 +35,19 @@ RETURNING id
 """  # noqa: S608 - put together from the model's names
 
 
+_WINDOWS = """
+DELETE FROM tasks_ratewindow WHERE id IN (
+  SELECT id FROM tasks_ratewindow
+   WHERE COALESCE(starts[cardinality(starts)], to_timestamp(0))
+         < now() - make_interval(secs => per_s) - interval '1 hour'
+   LIMIT %(limit)s
+     FOR UPDATE SKIP LOCKED)
+RETURNING id
+"""
+
+
 def clean_up() -> None:
-    """Delete old runs, expired answers to idempotency keys and payloads without a task.
+    """Delete old runs, expired answers, payloads without a task and rate windows that have passed.
 
     Any number of these at once are harmless.
     """
@@ -54,4 +65,14 @@ def delete_payloads() -> bool:
     return len(query(_PAYLOADS, {"limit": BATCH})) == BATCH
 
 
-STEPS: tuple[steps.Step, ...] = (forget_answers, delete_old_runs, delete_payloads)
+def forget_windows() -> bool:
+    """Delete rate windows without a start that still counts; return whether there may be more."""
+    return len(query(_WINDOWS, {"limit": BATCH})) == BATCH
+
+
+STEPS: tuple[steps.Step, ...] = (
+    forget_answers,
+    delete_old_runs,
+    delete_payloads,
+    forget_windows,
+)

@@ -11,13 +11,17 @@ from django.db import transaction
 from opscore.database import query
 from opscore.errors import ConflictError, ForbiddenError, InvalidError, NotFoundError, Problem
 from opscore.models import Event
+from tasks.expressions import meant
 from tasks.held import Claimed
 from tasks.models import Run, Signal, Task
+from tasks.placeholders import Code, split
 from tasks.reports import complete_waiting, fail, waiting_task
 from tasks.results import ResultError, encode
 from tasks.states import RUN
 
 DECISIONS = ("approve", "reject")
+#: Tasks whose body is a run of its own, with signals of its own.
+_INSIDE = "Blocks and sub-workflows are runs of their own: a signal for one goes to its own id."
 
 _OPEN = """
 SELECT t.id, t.fence FROM tasks_task t
@@ -36,6 +40,12 @@ _WAITING = """
 SELECT DISTINCT t.run_id, s.name FROM tasks_task t
   JOIN tasks_signal s ON s.run_id = t.run_id AND s.name = t.names->>'signal'
  WHERE t.status = 'waiting' AND t.waits_for = 'signal' AND s.taken_by IS NULL LIMIT 500
+"""
+_NAMES = """
+SELECT DISTINCT uses <> 'signal' AS inside,
+       CASE WHEN uses = 'signal' THEN COALESCE(NULLIF(inputs->>'name', ''), key) END AS name
+  FROM tasks_task
+ WHERE run_id = %(run)s AND (uses IN ('signal', 'block') OR starts_with(uses, 'workflow:'))
 """
 
 
@@ -63,6 +73,32 @@ def send(run_id: UUID, name: str, payload: Any, sent_by: str = "") -> Signal:
     )
     deliver(run_id, name)
     return signal
+
+
+def warning_of(signal: Signal) -> str:
+    """Return a sentence when no task of the run uses the signal's name or can; else ''."""
+    if signal.taken_by:
+        return ""
+    rows = query(_NAMES, {"run": signal.run_id})
+    names = {row["name"] for row in rows if not row["inside"]}
+    if any(_may_become(name, signal.name) for name in names):
+        return ""
+    hint = meant(signal.name, (name for name in names if "${{" not in name)) or "."
+    inside = f" {_INSIDE}" if any(row["inside"] for row in rows) else ""
+    return f"No task of the run waits for a signal `{signal.name}`{hint}{inside}"
+
+
+def _may_become(template: str, name: str) -> bool:
+    """Tell whether a text with expressions may have this value: its two ends are known."""
+    try:
+        parts = split(template)
+    except ValueError:
+        return True
+    if len(parts) == 1 and isinstance(parts[0], str):
+        return parts[0] == name
+    first, last = ("" if isinstance(end, Code) else end for end in (parts[0], parts[-1]))
+    # A line break after the last expression may not count.
+    return name.startswith(first) and name.endswith(last.rstrip("\n"))
 
 
 def send_to_task(task_id: UUID, payload: Any, sent_by: str = "") -> None:

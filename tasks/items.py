@@ -68,17 +68,18 @@ SELECT number, key FROM tasks_task WHERE run_id = %(run)s AND number = ANY(%(rea
 """
 # Asked without the lock first: of many items that end, few are the last or make enough room.
 _WORTH = """
-WITH open AS (
-  SELECT count(*) AS n FROM tasks_task
-   WHERE parent_id = %(id)s AND status NOT IN ('completed', 'failed', 'cancelled', 'skipped'))
-SELECT open.n = 0
-       OR t.next_item < t.item_count
-          AND open.n <= COALESCE((t.flow->>'max_parallel')::int * 3 / 4, 0)
-       OR t.flow->>'on_item_failure' IS NULL
-          AND EXISTS (SELECT FROM tasks_task i WHERE i.parent_id = t.id
-                       AND i.status IN ('failed', 'cancelled'))
-       AS worth
-  FROM tasks_task t, open WHERE t.id = %(id)s AND t.status = 'waiting'
+SELECT t.id FROM tasks_task t, LATERAL (
+       SELECT count(*) AS n FROM tasks_task i
+        WHERE i.parent_id = t.id
+          AND i.status NOT IN ('completed', 'failed', 'cancelled', 'skipped')) open
+ WHERE t.status = 'waiting' AND t.waits_for = 'items' AND (%(id)s::uuid IS NULL OR t.id = %(id)s)
+   AND (open.n = 0
+        OR t.next_item < t.item_count
+           AND open.n <= COALESCE((t.flow->>'max_parallel')::int * 3 / 4, 0)
+        OR t.flow->>'on_item_failure' IS NULL
+           AND EXISTS (SELECT FROM tasks_task i WHERE i.parent_id = t.id
+                        AND i.status IN ('failed', 'cancelled')))
+ LIMIT 500
 """
 
 
@@ -102,16 +103,16 @@ def expand(task: Claimed) -> None:
 
 def gather(task_id: UUID) -> None:
     """Make more items where there is room, or end the for_each task when its items have ended."""
-    if not _worth(task_id):
+    if not query(_WORTH, {"id": task_id}):
         return
     with transaction.atomic():
         for row in query(runs.CONTAINER, {"id": task_id}):
             _gather(row, Flow.from_dict(row["flow"]))
 
 
-def _worth(task_id: UUID) -> bool:
-    rows = query(_WORTH, {"id": task_id})
-    return bool(rows and rows[0]["worth"])
+def gatherable() -> list[UUID]:
+    """Return the for_each tasks for which `gather` would do something."""
+    return [row["id"] for row in query(_WORTH, {"id": None})]
 
 
 def _gather(row: Row, flow: Flow) -> None:

@@ -26,11 +26,12 @@ SELECT id FROM tasks_task
  WHERE project_id = %(project)s AND limit_key = %(key)s AND id <> %(id)s
    AND (status IN ('queued', 'running') OR (status = 'waiting' AND waits_for = 'slot')
         OR (status = 'cancelled' AND lease_until IS NOT NULL))
- ORDER BY COALESCE(ready_at, created_at), id
+ ORDER BY id
 """
 
 _WINDOW = """
-INSERT INTO tasks_ratewindow (project_id, key, starts) VALUES (%(project)s, %(key)s, '{}')
+INSERT INTO tasks_ratewindow (project_id, key, starts, per_s)
+VALUES (%(project)s, %(key)s, '{}', %(per_s)s)
 ON CONFLICT DO NOTHING
 """
 
@@ -43,14 +44,16 @@ WITH w AS (
                      + make_interval(secs => %(per_s)s) END) AS slot
     FROM tasks_ratewindow WHERE project_id = %(project)s AND key = %(key)s FOR UPDATE)
 UPDATE tasks_ratewindow r
-   SET starts = (w.starts || w.slot)[greatest(cardinality(w.starts) + 2 - %(limit)s, 1):]
+   SET per_s = %(per_s)s, starts = (w.starts || w.slot)[greatest(cardinality(w.starts) + 2 - %(limit)s, 1):]
   FROM w WHERE r.id = w.id
 RETURNING extract(epoch FROM w.slot - clock_timestamp())::float AS wait_s
 """
 
 _WAITING_KEYS = """
-SELECT DISTINCT project_id, limit_key FROM tasks_task
- WHERE status = 'waiting' AND waits_for = 'slot' LIMIT 500
+SELECT project_id, limit_key,
+       bool_or(flow->'concurrency'->>'on_conflict' = 'cancel_oldest') AS replaces
+  FROM tasks_task
+ WHERE status = 'waiting' AND waits_for = 'slot' GROUP BY project_id, limit_key LIMIT 500
 """
 _WAITING_RUN_KEYS = """
 SELECT DISTINCT project_id, limit_key FROM tasks_run
@@ -64,9 +67,13 @@ SELECT id, status, flow->'concurrency'->>'on_conflict' AS policy,
    AND (status IN ('queued', 'running') OR status = 'waiting' AND waits_for = 'slot')
  ORDER BY id
 """
+_NEWEST_RUN = """
+SELECT status, concurrency->>'on_conflict' AS policy FROM tasks_run
+ WHERE project_id = %(project)s AND limit_key = %(key)s
+   AND status IN ('created', 'running', 'paused') ORDER BY id DESC LIMIT 1
+"""
 _REPLACEABLE = """
-SELECT id, status, concurrency->>'on_conflict' AS policy, (concurrency->>'limit')::int AS places
-  FROM tasks_run
+SELECT id, (concurrency->>'limit')::int AS places FROM tasks_run
  WHERE project_id = %(project)s AND limit_key = %(key)s
    AND status IN ('created', 'running', 'paused') ORDER BY id
 """
@@ -102,16 +109,20 @@ def reserve(project_id: int, key: str, limit: int, per_s: float) -> float:
     A sliding window: at most `limit` starts in any `per_s` seconds.
     """
     params = {"project": project_id, "key": key[:300], "limit": limit, "per_s": per_s}
-    query(_WINDOW, {"project": project_id, "key": key[:300]})
+    query(_WINDOW, {"project": project_id, "key": key[:300], "per_s": per_s})
     wait_s: float = query(_RESERVE, params)[0]["wait_s"]
     return wait_s
 
 
 def _want_slot(task: Claimed, limit: Concurrency) -> None:
     key = str(render(limit.key, task.scope))[:300]
+    if not key:
+        raise RefusedError("the concurrency key is empty", type="concurrency")
     place = {"project": task.project_id, "key": key}
     query(_LOCK_KEY, place)
-    holders = query(_HOLDERS, {**place, "id": task.id})
+    holders: list[Row] = []
+    if limit.on_conflict != "queue":
+        holders = query(_HOLDERS, {**place, "id": task.id})
     if limit.on_conflict == "reject" and len(holders) >= limit.limit:
         message = f"{len(holders)} others have the concurrency key {key!r}, at most {limit.limit}"
         raise RefusedError(message, type="concurrency")
@@ -170,8 +181,10 @@ def refuse_run(project_id: int, run_id: UUID, limit: Concurrency, key: str) -> N
     """
     place = {"project": project_id, "key": key}
     query(_LOCK_KEY, place)
+    if limit.on_conflict != "reject":
+        return
     others = query(_LIVE_RUNS, {**place, "id": run_id})
-    if limit.on_conflict == "reject" and len(others) >= limit.limit:
+    if len(others) >= limit.limit:
         raise ConflictError(
             f"{len(others)} runs have the concurrency key {key!r}, at most {limit.limit} may."
         )
@@ -179,17 +192,20 @@ def refuse_run(project_id: int, run_id: UUID, limit: Concurrency, key: str) -> N
 
 def runs_to_replace(project_id: int, key: str) -> list[UUID]:
     """Return the oldest live runs of a key that must make room for newer ones."""
-    rows = query(_REPLACEABLE, {"project": project_id, "key": key})
-    newest = rows[-1] if rows else None
-    if newest is None or newest["status"] != "created" or newest["policy"] != "cancel_oldest":
+    place = {"project": project_id, "key": key}
+    newest = query(_NEWEST_RUN, place)
+    if not newest or (newest[0]["status"], newest[0]["policy"]) != ("created", "cancel_oldest"):
         return []
-    return [row["id"] for row in rows[: max(len(rows) - (newest["places"] or 1), 0)]]
+    rows = query(_REPLACEABLE, place)
+    places = (rows[-1]["places"] or 1) if rows else 1
+    return [row["id"] for row in rows[: max(len(rows) - places, 0)]]
 
 
 def admit_all() -> None:
     """Admit whatever waits for a slot that is free: the news of it was lost."""
     for row in query(_WAITING_KEYS, {}):
-        _make_room(_tasks_to_replace(row["project_id"], row["limit_key"]), row["limit_key"])
+        if row["replaces"]:
+            _make_room(_tasks_to_replace(row["project_id"], row["limit_key"]), row["limit_key"])
         admit(row["project_id"], row["limit_key"])
 
 

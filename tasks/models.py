@@ -68,6 +68,9 @@ class Run(models.Model):
                 condition=Q(completed_at__isnull=False),
             ),
             models.Index(
+                fields=["rerun_of"], name="run_again", condition=Q(rerun_of__isnull=False)
+            ),
+            models.Index(
                 fields=["parent_task_id"],
                 name="run_parent",
                 condition=Q(parent_task_id__isnull=False),
@@ -335,6 +338,7 @@ class RateWindow(models.Model):
     project = models.ForeignKey(Project, models.CASCADE)
     key = models.CharField(max_length=300)
     starts = ArrayField(models.DateTimeField(), default=list)
+    per_s = models.FloatField(default=31 * 86400.0, help_text="How long a start counts")
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["project", "key"], name="rate_key")]

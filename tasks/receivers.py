@@ -31,7 +31,7 @@ def hint_waiting(agent: Agent, **_: Any) -> None:
     """
     names = set(queues.matching(agent.project, agent.capabilities, agent.labels))
     if waited := names - sessions.served_by_others(agent.pk):
-        query(repairs.FORGET_HINTS, {"queues": sorted(waited), "run": None})
+        query(repairs.FORGET_HINTS, {"queues": sorted(waited), "run": None, "project": None})
         reconcile.repeat_hints()
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from uuid import UUID
 
+from django.db import transaction
+
 from agents import sessions
 from opscore.config import load_config
 from opscore.database import Row, query, release
@@ -12,7 +14,6 @@ from opscore.errors import ConflictError
 from opscore.logs import get_logger
 from tasks import broker, control, deciding, epilogue, inbox, items, limits, steps, subruns
 from tasks.dispatch import Ready, advance
-from tasks.endings import end_task
 from tasks.models import Task
 from tasks.reports import fail, give_up
 from tasks.transitions import repairs, runs, work
@@ -48,7 +49,7 @@ def give_back(session_ids: Sequence[UUID] | None) -> bool:
         )
     advance([Ready.of(lost) for lost in row["ready"]])
     for task_id, fence in row["poison"]:
-        _fail_poison(UUID(task_id), fence)
+        _guarded(_fail_poison, UUID(task_id), fence)
     return len(row["ready"]) + len(row["poison"]) >= BATCH
 
 
@@ -65,18 +66,22 @@ def fail_overdue() -> bool:
     """Fail attempts past their deadline and have their processes killed."""
     rows = query(repairs.OVERDUE, {"limit": BATCH})
     for row in rows:
-        error = _overdue(row)
-        try:
-            fail(row["id"], row["fence"], error, outcome="timeout", waiting=True)
-        except ConflictError:
-            continue
-        if row["body"]:
-            control.cancel_orphans([row["body"]])
-        held = Task.objects.filter(session_id=row["session_id"], status="running")
-        # A process that has gone on to its next task is not stuck in this one.
-        if row["session_id"] and not held.exists():
-            sessions.condemn([row["session_id"]], f"task {row['id']} {error['message']}")
+        _guarded(_fail_overdue, row)
     return len(rows) >= BATCH
+
+
+def _fail_overdue(row: Row) -> None:
+    error = _overdue(row)
+    try:
+        fail(row["id"], row["fence"], error, outcome="timeout", waiting=True)
+    except ConflictError:
+        return
+    if row["body"]:
+        control.cancel_orphans([row["body"]])
+    held = Task.objects.filter(session_id=row["session_id"], status="running")
+    # A process that has gone on to its next task is not stuck in this one.
+    if row["session_id"] and not held.exists():
+        sessions.condemn([row["session_id"]], f"task {row['id']} {error['message']}")
 
 
 def _overdue(row: Row) -> dict[str, str]:
@@ -90,15 +95,16 @@ def fail_queued_too_long() -> bool:
     """Fail tasks that no agent took in time."""
     rows = query(repairs.QUEUED_TOO_LONG, {"limit": BATCH})
     for row in rows:
-        message = f"no agent took it within {row['queue_timeout_s']:g} s"
-        end_task(
-            row["id"],
-            fence=row["fence"],
-            status="failed",
-            sources=["queued"],
-            error={"type": "queue_timeout", "message": message},
-        )
+        _guarded(_fail_queued, row)
     return len(rows) >= BATCH
+
+
+def _fail_queued(row: Row) -> None:
+    message = f"no agent took it within {row['queue_timeout_s']:g} s"
+    with transaction.atomic():
+        for taken in query(repairs.TAKE_BACK, {"id": row["id"], "fence": row["fence"]}):
+            error = {"type": "queue_timeout", "message": message}
+            fail(row["id"], taken["fence"], error, outcome="timeout", waiting=True)
 
 
 def force_cancelled() -> bool:
@@ -125,8 +131,8 @@ def decide_left_over() -> bool:
 
 def follow_up() -> bool:
     """Go on where the news of an end was lost: lists, slots, sub-runs, signals, epilogues."""
-    for row in query(_GATHERABLE, {}):
-        _guarded(items.gather, row["id"])
+    for task_id in items.gatherable():
+        _guarded(items.gather, task_id)
     _guarded(limits.admit_all)
     for project_id, key in limits.waiting_run_keys():
         _guarded(control.admit_runs, project_id, key)
@@ -152,7 +158,7 @@ def notice_broker_loss() -> bool:
     """Forget all hints when the broker has lost its memory, so that they are sent again."""
     if broker.lost_memory():
         log.warning("broker.lost_memory")
-        query(repairs.FORGET_HINTS, {"queues": None, "run": None})
+        query(repairs.FORGET_HINTS, {"queues": None, "run": None, "project": None})
         # Not before: whoever is cut off here must leave the loss to be seen by the next one.
         broker.remember()
     return False
@@ -168,7 +174,10 @@ def repeat_hints() -> bool:
         return False
     lengths = broker.lengths(queued)
     held = [name for name, tasks in queued.items() if lengths.get(name, 0) >= tasks]
-    rows = query(repairs.REHINT, {"limit": BATCH, "stale_s": stale_s, "held": held})
+    rows = query(
+        repairs.REHINT,
+        {"limit": BATCH, "stale_s": stale_s, "held": held, "run": None, "project": None},
+    )
     advance([Ready.of(row) for row in rows if not row["held"]])
     return len(rows) >= BATCH
 
@@ -176,7 +185,7 @@ def repeat_hints() -> bool:
 def finish_cancels() -> bool:
     """Finish cancels that were cut short between their two transactions."""
     for row in query(runs.HALF_CANCELLED, {}):
-        control.finish_cancel(row["id"])
+        _guarded(control.finish_cancel, row["id"])
     return False
 
 
@@ -185,13 +194,6 @@ def _hint(statement: str, params: dict[str, object]) -> bool:
     advance([Ready.of(row) for row in rows])
     return len(rows) >= BATCH
 
-
-_GATHERABLE = """
-SELECT t.id FROM tasks_task t
- WHERE t.status = 'waiting' AND t.waits_for = 'items'
-   AND NOT EXISTS (SELECT FROM tasks_task i WHERE i.parent_id = t.id
-        AND i.status NOT IN ('completed', 'failed', 'cancelled', 'skipped')) LIMIT 500
-"""
 
 STEPS: tuple[steps.Step, ...] = (
     give_back_lost,

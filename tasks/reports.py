@@ -241,12 +241,12 @@ def _caught(task: Claimed, error: Mapping[str, Any], outcome: str) -> bool:
     try:
         result = render(catch.result, {**task.scope, "error": told}, path="catch.result")
         with transaction.atomic():
-            query(_NOTE_CAUGHT, {"id": task.id})
-            done = complete_many([prepare(task, result)])
+            query(_NOTE_CAUGHT, {"id": task.id, "error": encode(told), "outcome": outcome})
+            if not complete_many([prepare(task, result)]):
+                raise ConflictError(REFUSED)
     except (ExpressionError, UnusableError) as broken:
         error = {"type": "expression", "message": f"{error.get('message')}; then {broken}"}
-        done = set()
-        if end_task(
+        if not end_task(
             task.id,
             fence=task.fence,
             status="failed",
@@ -254,9 +254,8 @@ def _caught(task: Claimed, error: Mapping[str, Any], outcome: str) -> bool:
             error=error,
             outcome=outcome,
         ):
-            return False
-    if not done:
-        raise ConflictError(REFUSED)
+            raise ConflictError(REFUSED) from None
+        return False
     return True
 
 
@@ -316,7 +315,14 @@ REFUSED = (
 
 # Its result is not its own: nothing is taken back, and a re-run begins with the task itself.
 _NOTE_CAUGHT = """
-UPDATE tasks_task SET names = names || '{"caught": {}}' WHERE id = %(id)s
+WITH caught AS (
+  UPDATE tasks_task SET names = names || '{"caught": {}}' WHERE id = %(id)s
+  RETURNING id, run_id, project_id, attempt, fence, session_id, started_at),
+tried AS (
+  INSERT INTO tasks_attempt (task_id, number, fence, outcome, session_id, error, started_at)
+  SELECT id, attempt, fence, %(outcome)s, session_id, %(error)s::jsonb, started_at FROM caught)
+INSERT INTO opscore_event (project_id, kind, run_id, task_id, actor, data)
+SELECT project_id, 'task.caught', run_id, id, '', %(error)s::jsonb FROM caught
 """
 
 # `age_s`: since the first try of this iteration began.

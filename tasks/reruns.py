@@ -35,7 +35,10 @@ INSERT INTO tasks_run (id, project_id, workflow, version, workflow_version_id, s
                        rerun_of, concurrency, limit_key)
 SELECT %(new)s, project_id, workflow, version, workflow_version_id,
        CASE WHEN limit_key = '' THEN 'running' ELSE 'created' END,
-       COALESCE(%(inputs)s::jsonb, inputs), priority, task_count, %(sinks)s, 'main', epilogue,
+       COALESCE(%(inputs)s::jsonb, inputs), priority, task_count, %(sinks)s, 'main',
+       -- Not the old run's: one that was cancelled by force has lost it.
+       EXISTS (SELECT FROM tasks_task WHERE run_id = %(old)s
+                AND (phase = 'finally' OR flow ? 'undo')),
        NULL, 0, id, concurrency, limit_key
   FROM tasks_run WHERE id = %(old)s
 """
@@ -59,7 +62,8 @@ SELECT x.id, t.project_id, %(new)s, t.number, t.key,
        0, t.timeout_s, t.heartbeat_s, t.queue_timeout_s, 0, t."join", x.pending, 0, x.skipped,
        t.in_degree, t.successors, t.is_sink, t.plain,
        CASE WHEN x.keep THEN t.direct ELSE COALESCE(c.direct, t.direct) END, t.phase,
-       CASE WHEN x.keep THEN t.flow ELSE COALESCE(c.flow, t.flow) END, '{}', '', '', 0,
+       CASE WHEN x.keep THEN t.flow ELSE COALESCE(c.flow, t.flow) END,
+       CASE WHEN x.keep THEN t.names ELSE '{}' END, '', '', 0,
        CASE WHEN x.keep THEN t.item_count END, t.reads, true,
        CASE WHEN x.keep THEN t.inputs ELSE COALESCE(c.inputs, t.inputs) END, t.outputs_template,
        CASE WHEN x.keep THEN t.result END, CASE WHEN x.keep THEN t.result_ref END,
@@ -113,19 +117,28 @@ def _rerun(
     heads = _heads(rows, keys)
     if not heads:
         raise ConflictError("Nothing in this run failed; name the tasks to run again.")
-    again = below(rows, heads | _undone(run_id, rows))
+    unfinished = {row["number"] for row in rows if row["status"] not in ("completed", "skipped")}
+    again = below(rows, heads | unfinished | _undone(run_id, rows))
     return _copy(old, rows, again, inputs, actor)
 
 
 def redrive(runs: Sequence[UUID], actor: str = "") -> list[Run]:
-    """Start many failed runs again, each from what failed; those that cannot are left out."""
+    """Start many failed runs again, each once and from what failed; others are left out."""
     started = []
     for run_id in runs[:MAX_REDRIVEN]:
-        try:
-            started.append(rerun(run_id, actor=actor))
-        except ConflictError:
-            continue  # nothing failed in it, or it lives
+        with transaction.atomic():
+            # Somebody else may redrive the same runs now.
+            query("SELECT FROM tasks_run WHERE id = %(id)s FOR NO KEY UPDATE", {"id": run_id})
+            if not Run.objects.filter(rerun_of=run_id).exists():
+                started += _rerun_if_failed(run_id, actor)
     return started
+
+
+def _rerun_if_failed(run_id: UUID, actor: str) -> list[Run]:
+    try:
+        return [rerun(run_id, actor=actor)]
+    except ConflictError:
+        return []  # nothing failed in it, or it lives
 
 
 def below(rows: Sequence[Row], heads: Collection[int]) -> frozenset[int]:
@@ -168,7 +181,6 @@ def _copy(
 ) -> Run:
     # What ends the run is done again in any case: outputs, finally.
     redone = again | {row["number"] for row in rows if row["phase"] == "finally"}
-    redone |= {row["number"] for row in rows if row["status"] not in ("completed", "skipped")}
     needs: dict[int, list[Row]] = {}
     for row in rows:
         for number in row["successors"]:

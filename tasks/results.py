@@ -37,7 +37,7 @@ def encode(value: Any) -> str:
     """Return the JSON text of a handler's result. Raises ResultError."""
     try:
         text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
-        text.encode()
+        size = len(text.encode())
     except (TypeError, ValueError, RecursionError) as error:
         message = f"the result is not JSON: {error}"
         raise ResultError(message, type="invalid_result") from None
@@ -45,8 +45,8 @@ def encode(value: Any) -> str:
         message = "the result holds a NUL character, which cannot be stored"
         raise ResultError(message, type="invalid_result")
     limit = load_config().max_result_bytes
-    if len(text) > limit:
-        message = f"the result has {len(text)} bytes, more than {limit}"
+    if size > limit:
+        message = f"the result has {size} bytes, more than {limit}"
         raise ResultError(message, type="result_too_large")
     return text
 

@@ -12,6 +12,7 @@ from rest_framework import serializers
 from agents.models import Agent, AgentSession
 from opscore.api.endpoint import StrictSerializer
 from opscore.api.schema import name_enum
+from tasks import places
 from tasks.models import Attempt, Run, Task, TaskLog, TaskProgress
 from tasks.results import outputs_of, result_of
 from tasks.states import RUN, TASK
@@ -24,8 +25,9 @@ _PRIORITY: dict[str, Any] = {"min_value": 0, "max_value": 9, "required": False}
 class ErrorValueSerializer(serializers.Serializer[Any]):
     """Why an attempt failed."""
 
-    type = serializers.CharField()
-    message = serializers.CharField()
+    type = serializers.CharField(min_length=1, trim_whitespace=False)
+    # Many an exception has no message.
+    message = serializers.CharField(allow_blank=True, trim_whitespace=False)
     retryable = serializers.BooleanField(required=False)
 
 
@@ -59,14 +61,10 @@ class SubmitSerializer(StrictSerializer):
     )
     priority = serializers.IntegerField(**_PRIORITY, help_text="0-9, 9 is served first; default 5.")
     retry = RetrySerializer(required=False)
-    timeout_s = serializers.FloatField(required=False, allow_null=True, max_value=30 * 86400)
+    timeout_s = serializers.FloatField(
+        required=False, allow_null=True, min_value=0.001, max_value=30 * 86400
+    )
     key = serializers.CharField(max_length=200, required=False, help_text="Your word for it.")
-
-    def validate_timeout_s(self, value: float | None) -> float | None:
-        """Refuse a timeout that no attempt could meet."""
-        if value is not None and value <= 0:
-            raise serializers.ValidationError("must be more than 0 seconds")
-        return value
 
 
 class AttemptSerializer(serializers.ModelSerializer[Attempt]):
@@ -143,7 +141,10 @@ class TaskDetailSerializer(TaskSerializer):
     attempts = serializers.SerializerMethodField()
     progress = serializers.SerializerMethodField()
     child_run_id = serializers.UUIDField(
-        source="names.run", default=None, help_text="The run that is or was its body."
+        source="names.run",
+        default=None,
+        allow_null=True,
+        help_text="The run that is or was its body.",
     )
     result = serializers.SerializerMethodField()
 
@@ -225,14 +226,33 @@ class RunSerializer(serializers.ModelSerializer[Run]):
         ]
 
 
+class PlaceSerializer(serializers.Serializer[Any]):
+    """The place under its concurrency key that a run waits for."""
+
+    key = serializers.CharField()
+    limit = serializers.IntegerField(help_text="How many runs may have the key at once.")
+    held_by = serializers.ListField(
+        child=serializers.UUIDField(),
+        help_text=f"Runs that have it now, oldest first; at most {places.MAX_HOLDERS} are named.",
+    )
+    ahead = serializers.IntegerField(help_text="How many other runs wait for it and come first.")
+
+
 class RunDetailSerializer(RunSerializer):
     """A run with its graph: tasks in topological order."""
 
+    waits_for_place = serializers.SerializerMethodField()
     tasks = serializers.SerializerMethodField()
     outputs = serializers.SerializerMethodField()
 
     class Meta(RunSerializer.Meta):
-        fields = [*RunSerializer.Meta.fields, "inputs", "outputs", "tasks"]
+        fields = [*RunSerializer.Meta.fields, "waits_for_place", "inputs", "outputs", "tasks"]
+
+    @extend_schema_field(PlaceSerializer(allow_null=True, help_text="Null unless `created`."))
+    def get_waits_for_place(self, run: Run) -> dict[str, Any] | None:
+        """Return what a run that is `created` waits for; null for all others."""
+        place = places.wanted_place(run)
+        return None if place is None else dict(PlaceSerializer(place).data)
 
     @extend_schema_field(RunTaskSerializer(many=True))
     def get_tasks(self, run: Run) -> list[dict[str, Any]]:

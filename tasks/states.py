@@ -7,7 +7,8 @@ from opscore.states import Machine
 TASK = Machine(
     {
         "pending": frozenset({"queued", "waiting", "skipped", "failed", "cancelled"}),
-        "queued": frozenset({"running", "cancelled", "failed"}),
+        # queued -> waiting: no agent took it in time; it is held to fail, to be retried or caught.
+        "queued": frozenset({"running", "waiting", "cancelled", "failed"}),
         # running -> queued: its session ended, the task is given back (a loss, no attempt).
         "running": frozenset({"completed", "failed", "retrying", "queued", "cancelled"}),
         "waiting": frozenset({"queued", "completed", "failed", "retrying", "cancelled"}),

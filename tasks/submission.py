@@ -137,7 +137,12 @@ def _limit_key(limit: Concurrency | None, inputs: dict[str, Any], workflow: str)
     if limit is None:
         return ""
     scope = {"inputs": inputs, "run": {"workflow": workflow}}
-    return str(render(limit.key or workflow, scope, path="concurrency.key"))[:300]
+    key = str(render(limit.key or workflow, scope, path="concurrency.key"))[:300]
+    if not key:
+        raise InvalidError(
+            "The run cannot start.", [Problem("the concurrency key is empty", "concurrency.key")]
+        )
+    return key
 
 
 def _stand_in_line(run: Run, limit: Concurrency) -> None:

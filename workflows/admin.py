@@ -28,6 +28,11 @@ class VersionInline(TabularInline):
     fields = ["number", "shown_version", "digest", moment("created_at", "created")]
     readonly_fields = fields
     ordering = ["-number"]
+    per_page = 20
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[WorkflowVersion]:
+        """Leave out the definitions: each may be megabytes."""
+        return super().get_queryset(request).defer("definition")
 
     @display(description="version")
     def shown_version(self, version: WorkflowVersion) -> str:

@@ -11,18 +11,31 @@ Needs = Mapping[str, Sequence[str]]
 def cycles(needs: Needs) -> Iterator[list[str]]:
     """Yield tasks that wait for each other, as [a, b, a]: a runs before b, and b before a.
 
-    At least one cycle of every knot is named, and no task twice.
+    At least one cycle of every knot is named, and no task twice. Linear, however many there are.
     """
-    left = dict(needs)
-    while True:
-        try:
-            graphlib.TopologicalSorter(_inner(left)).prepare()
-        except graphlib.CycleError as error:
-            found: list[str] = error.args[1]
-            yield found
-            left = {key: above for key, above in left.items() if key not in found}
-        else:
-            return
+    left = {key: iter(above) for key, above in _inner(needs).items()}
+    done: set[str] = set()
+    for start in needs:
+        # Each task behind the one that needs it; a dict, to be asked what is on the way.
+        walk = {} if start in done else {start: None}
+        while walk:
+            need = next(left[next(reversed(walk))], None)
+            if need is None:
+                done.add(walk.popitem()[0])
+            elif need in walk:
+                found = list(_back_to(need, walk))
+                done.update(found)
+                yield [need, *found]
+            elif need not in done:
+                walk[need] = None
+
+
+def _back_to(key: str, walk: dict[str, None]) -> Iterator[str]:
+    """Take the end of a walk away, the last first, up to this key."""
+    last = None
+    while last != key:
+        last = walk.popitem()[0]
+        yield last
 
 
 def _inner(needs: Needs) -> dict[str, list[str]]:

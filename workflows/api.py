@@ -16,13 +16,15 @@ from rest_framework.response import Response
 from opscore.api.endpoint import Endpoint, Listing, path_of, unknown_word
 from opscore.api.idempotency import idempotent
 from opscore.api.parsers import JSONText, YAMLText, YAMLTextOld, YAMLTextPlain
+from opscore.documents import Document, read
 from opscore.errors import InvalidError, Problem
 from tasks.serializers import RunDetailSerializer, run_shown
 from workflows import registry
 from workflows.advice import warnings_of
-from workflows.definition import Definition, from_data, parse
+from workflows.definition import Definition, from_data
 from workflows.drawing import FORMATS, draw
 from workflows.models import Workflow
+from workflows.reading import definition_of
 from workflows.serializers import (
     ExecuteSerializer,
     GraphSerializer,
@@ -35,7 +37,7 @@ from workflows.serializers import (
 
 _DEFINITION = {
     "application/json": OpenApiTypes.OBJECT,
-    "application/yaml": OpenApiTypes.STR,
+    "application/yaml": OpenApiTypes.OBJECT,
 }
 _FORMAT = OpenApiParameter(
     "format", OpenApiTypes.STR, enum=FORMATS, default="text", description="text or mermaid."
@@ -92,15 +94,19 @@ class ValidateWorkflow(Endpoint):
     scopes = {"POST": "read"}
 
     @extend_schema(request=_DEFINITION, responses=ValidSerializer)
-    @idempotent
     def post(self, request: Request) -> Response:
-        """Check a definition; 400 with every problem. Nothing is stored."""
-        definition = _definition(request)
+        """Check a definition; 400 with every problem. Nothing is stored.
+
+        Problems and warnings have their path and line.
+        """
+        document = _document(request)
+        definition = definition_of(document)
+        warnings = warnings_of(self.project, definition, document)
         body = {
             "valid": True,
             "name": definition.name,
             "tasks": sum(1 for _ in definition.every_task()),
-            "warnings": warnings_of(self.project, definition),
+            "warnings": [warning.as_dict() for warning in warnings],
         }
         return Response(body)
 
@@ -112,7 +118,6 @@ class DrawWorkflow(Endpoint):
     scopes = {"POST": "read"}
 
     @extend_schema(request=_DEFINITION, responses=GraphSerializer, parameters=[_FORMAT])
-    @idempotent
     def post(self, request: Request) -> Response:
         """Draw the graph of a definition; 400 with every problem. Nothing is stored."""
         return _drawn(request, _definition(request))
@@ -160,11 +165,15 @@ def _drawn(request: Request, definition: Definition) -> Response:
 
 
 def _definition(request: Request) -> Definition:
+    return definition_of(_document(request))
+
+
+def _document(request: Request) -> Document:
     text: Any = request.data
     if not isinstance(text, str):
         raise InvalidError("The body must be a workflow definition, YAML or JSON.")
     kind = (request.content_type or "").partition(";")[0].strip().lower()
-    return parse(text, media_type="json" if kind == "application/json" else "yaml")
+    return read(text, "json" if kind == "application/json" else "yaml")
 
 
 urlpatterns = [

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from opscore.errors import Problem
 from opscore.texts import below
 from tasks.cel_types import ANY, BOOL, INT, STRING, Type, list_of, map_of, of_schema
 from tasks.expression_checks import Names, expression_type, task_type, template_type
@@ -20,19 +19,19 @@ _DECIDED = map_of({"approved": BOOL, "by": STRING, "comment": STRING})
 _NOT_YET = "nothing has run yet where this is read; use `inputs`"
 
 
-def problems_of(definition: Definition, document: Written) -> Iterator[Problem]:
-    """Yield what is wrong between the tasks of a definition that was read."""
-    check = _Checks(document)
-    check.definition(definition)
-    yield from (document.problem(message, path) for path, message in check.found)
+def check(definition: Definition, document: Written) -> None:
+    """Add to the document what is wrong between the tasks of the definition that it says.
+
+    Raises EnoughError as soon as there are more problems than are told.
+    """
+    _Checks(document).definition(definition)
 
 
 class _Checks:
-    """Collects (path, message); a block is checked like a definition of its own."""
+    """Finds the problems; a block is checked like a definition of its own."""
 
     def __init__(self, document: Written) -> None:
         self._document = document
-        self.found: list[tuple[str, str]] = []
 
     def definition(self, definition: Definition) -> None:
         inputs = of_schema(definition.inputs) if definition.inputs else ANY
@@ -56,7 +55,7 @@ class _Checks:
         return template_type(block.outputs, below(path, "outputs"), names, self.add)
 
     def add(self, path: str, message: str) -> None:
-        self.found.append((path, message))
+        self._document.add(message, path)
 
     def is_list(self, path: str) -> bool:
         """Tell whether the author wrote a list there, rather than its one element."""
@@ -92,12 +91,13 @@ class _Section:
             self._add(key, "", f"there is a task `{key}` in `tasks` already")
         for task in self._tasks.values():
             self._wrong_needs(task)
-        found = list(cycles(self._needs))
-        for cycle in found:
+        are_cycles = False
+        for cycle in cycles(self._needs):
+            are_cycles = True
             # The cycle is told where its first task names the last one.
             self._add(cycle[0], "needs", f"the tasks wait for each other: {' -> '.join(cycle)}")
         # In a cycle nothing comes before anything, and that is said already.
-        upstream = None if found else Upstream(self._needs)
+        upstream = None if are_cycles else Upstream(self._needs)
         for key in upstream.order if upstream else self._tasks:
             before = _Before(self.types, upstream, key, self._outer) if upstream else self._all()
             self.types[key] = self._task(self._tasks[key], before)
@@ -111,6 +111,7 @@ class _Section:
 
     def _wrong_needs(self, task: TaskSpec) -> None:
         is_list = self._checks.is_list(below(below(self._path, task.key), "needs"))
+        seen: set[str] = set()
         for place, need in enumerate(task.needs):
             where = f"needs[{place}]" if is_list else "needs"
             if need == task.key:
@@ -122,8 +123,9 @@ class _Section:
             elif need not in self._needs:
                 message = f"there is no task `{need}`{meant(need, self._needs)}"
                 self._add(task.key, where, message)
-            elif need in task.needs[:place]:
+            elif need in seen:
                 self._add(task.key, where, f"`{need}` stands twice")
+            seen.add(need)
 
     def _add(self, key: str, where: str, message: str) -> None:
         path = below(self._path, key)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import attrs
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 from jsonschema.validators import extend
@@ -20,7 +22,6 @@ _DATA = {"default", "const", "enum", "examples"}
 _NAMES = {"properties", "$defs", "dependentSchemas"}
 _NOT_OFFERED = ("$id", "$anchor", "$dynamicRef", "$dynamicAnchor", "patternProperties")
 _MATCHES = compiled("inputs.text.matches(inputs.pattern)")
-_META = Draft202012Validator(Draft202012Validator.META_SCHEMA)
 
 
 def _pattern(_: Any, pattern: str, value: Any, __: Any) -> Iterator[ValidationError]:
@@ -33,9 +34,29 @@ def _is_match(pattern: str, text: str) -> bool:
     return bool(_MATCHES.value({"inputs": {"text": text, "pattern": pattern}}))
 
 
+def _unique(_: Any, wanted: bool, items: Any, __: Any) -> Iterator[ValidationError]:
+    """Look for equal items in linear time: the library compares every pair of them."""
+    if wanted and isinstance(items, list):
+        texts = {json.dumps(_canonical(item), sort_keys=True) for item in items}
+        if len(texts) < len(items):
+            yield ValidationError(f"{items!r} has non-unique elements")
+
+
+def _canonical(value: Any) -> Any:
+    """Return a value whose JSON text only equal values have: 1.0 is 1, true is not."""
+    if isinstance(value, dict):
+        return {key: _canonical(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_canonical(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 Validator: type[Draft202012Validator] = extend(  # type: ignore[no-untyped-call]  # its stub
-    Draft202012Validator, {"pattern": _pattern}
+    Draft202012Validator, {"pattern": _pattern, "uniqueItems": _unique}
 )
+# The library's own method takes the validator of a part's `$schema`, which is the library's.
+Validator.evolve = attrs.evolve  # type: ignore[method-assign,assignment]
+_META = Validator(Validator.META_SCHEMA)
 
 
 def schema_problems(

@@ -11,3 +11,11 @@ def fire_schedules() -> None:
     from workflows import firing  # noqa: PLC0415 - agents need no definitions in memory
 
     firing.tick()
+
+
+@app.task(name="workflows.clean_up")
+def clean_up() -> None:
+    """Delete old slots of schedules, in bounded batches."""
+    from workflows import housekeeping  # noqa: PLC0415 - agents need no schedules in memory
+
+    housekeeping.clean_up()

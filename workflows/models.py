@@ -80,6 +80,12 @@ class Schedule(models.Model):
         null=True, blank=True, help_text="The next slot; None while paused"
     )
     last_at = models.DateTimeField(null=True, blank=True, help_text="The last slot of its turn")
+    forgotten_to = models.DateTimeField(
+        null=True,
+        blank=True,
+        editable=False,
+        help_text="The last slot that had a run and is deleted; no backfill begins before it",
+    )
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta:
@@ -131,6 +137,7 @@ class Slot(models.Model):
                 fields=["schedule", "at"], name="slot_pending", condition=Q(outcome="pending")
             ),
             models.Index(fields=["schedule"], name="slot_live", condition=Q(live=True)),
+            models.Index(fields=["decided_at"], name="slot_old", condition=Q(live=False)),
         ]
 
     def __str__(self) -> str:

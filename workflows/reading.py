@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import fields as dataclass_fields
 from dataclasses import replace
-from itertools import islice
 from typing import Any
 
 from opscore.documents import Document, kind_of
@@ -14,24 +14,32 @@ from opscore.texts import below
 from tasks.expressions import meant
 from tasks.flow import Flow
 from workflows import fields, values
-from workflows.checks import problems_of
+from workflows.checks import check
 from workflows.input_schema import schema_problems
 from workflows.shapes import Field
 from workflows.spec import Block, Definition, TaskSpec
-from workflows.templates import MAX_BLOCKS, MAX_TASKS, Written, written_out
+from workflows.templates import (
+    MAX_BLOCKS,
+    MAX_PROBLEMS,
+    MAX_TASKS,
+    EnoughError,
+    Written,
+    written_out,
+)
 
-MAX_PROBLEMS = 100
 _ALIASES = {alias: key for key, each in fields.TASK.items() for alias in each.aliases}
 _IN_FLOW = frozenset(each.name for each in dataclass_fields(Flow)) - {"block"}
 
 
 def definition_of(document: Document) -> Definition:
     """Return the definition; raises InvalidError with all problems (at most a hundred)."""
-    reader = _Reader(written_out(document))
-    definition = reader.definition()
-    problems = list(islice(_all_problems(reader, definition), MAX_PROBLEMS + 1))
-    if not problems:
-        return definition
+    written = written_out(document)
+    with suppress(EnoughError):
+        definition = _Reader(written).definition()
+        check(definition, written)
+        if not written.problems:
+            return definition
+    problems = written.problems
     more = [Problem(f"there are more than {MAX_PROBLEMS} problems")] * (
         len(problems) > MAX_PROBLEMS
     )
@@ -40,23 +48,12 @@ def definition_of(document: Document) -> Definition:
     raise InvalidError(f"The definition has {count}.", [*problems, *more])
 
 
-def _all_problems(reader: _Reader, definition: Definition) -> Iterator[Problem]:
-    seen = set()
-    checks = problems_of(definition, reader.document)
-    for problem in (each for group in (reader.problems, checks) for each in group):
-        # A slip in a template is told once, not for every task that is built on it.
-        place = (reader.document.origins.get(problem.path, problem.path), problem.message)
-        if place not in seen:
-            seen.add(place)
-            yield problem
-
-
 class _Reader:
     """Reads what is there; what is wrong becomes a problem and counts as absent."""
 
     def __init__(self, document: Written) -> None:
         self.document = document
-        self.problems = list(document.problems)
+        self._slips = 0
         self._name = ""
         self._left = MAX_TASKS
         self._sound: set[int] = set()
@@ -132,7 +129,7 @@ class _Reader:
         self, executor: str, data: Mapping[str, Any], flow: Mapping[str, Any], path: str
     ) -> None:
         """Tell what a task of this kind needs, and what it cannot have."""
-        if executor == "agent" and data.get("uses") not in {None, "agent"}:
+        if executor == "agent" and data.get("uses") not in (None, "agent"):
             return  # what it uses is not known, and that is said already
         if executor == "agent":
             self._demand(data, path, "capability", "a task needs a `capability`")
@@ -197,9 +194,9 @@ class _Reader:
         if field.shape is None or not isinstance(value, dict):
             said[field.attribute] = field.read(value)
             return
-        before = len(self.problems)
+        before = self._slips
         inner = self._fields(value, path, field.shape.table, is_part=is_part)
-        if not is_part and len(self.problems) == before:
+        if not is_part and self._slips == before:
             said[field.attribute] = field.shape.build(inner)
 
     def _check_key(self, key: str, path: str) -> None:
@@ -225,7 +222,8 @@ class _Reader:
             self._add(path, message)
 
     def _add(self, path: str, message: str) -> None:
-        self.problems.append(self.document.problem(message, path))
+        self._slips += 1
+        self.document.add(message, path)
 
 
 _TIMEOUTS = {"queue_timeout_s": "timeout.queue", "heartbeat_s": "timeout.heartbeat"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from tasks.graph import Graph
 from tasks.models import Run
 from tasks.submission import start_run
 from workflows.definition import Definition, from_data
+from workflows.lookup import by_id_or_name
 from workflows.models import Workflow, WorkflowVersion
 
 log = get_logger(__name__)
@@ -92,17 +92,7 @@ def _digest(content: Mapping[str, Any]) -> str:
 
 def find(project: Project, ref: str | UUID) -> Workflow:
     """Return a workflow by its id or name; raises NotFoundError with close names."""
-    workflows = Workflow.objects.filter(project=project)
-    try:
-        found = workflows.filter(pk=UUID(str(ref))).first()
-    except ValueError:
-        found = workflows.filter(name=ref).first()
-    if found:
-        return found
-    names = list(workflows.order_by("name").values_list("name", flat=True)[:1000])
-    close = difflib.get_close_matches(str(ref), names, 3)
-    hint = f" Did you mean {', '.join(close)}?" if close else ""
-    raise NotFoundError(f"There is no workflow {ref}.{hint}")
+    return by_id_or_name(Workflow.objects.filter(project=project), ref, "workflow")
 
 
 def execute(

@@ -148,7 +148,7 @@ class Slots(Listing):
 
     @extend_schema(operation_id="schedules_slots_list")
     def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """Return one page, newest first."""
+        """Return what became of each slot, one page, newest first."""
         return self.list(request, *args, **kwargs)
 
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
-from uuid import UUID
 
-from opscore.database import query
+from opscore.database import database_now
 from opscore.errors import InvalidError, NotFoundError, OpsCoreError, Problem
-from workflows import registry
+from workflows import registry, values
 from workflows.definition import from_data
-from workflows.fields import NAME
 from workflows.models import Schedule
 from workflows.recurrence import EPOCH, Recurrence, recurrence
 from workflows.slots import inputs_at
@@ -34,9 +32,14 @@ def first_slot(schedule: Schedule) -> datetime | None:
     return None if schedule.paused else first
 
 
-def check_range(start: datetime, end: datetime) -> None:
+def check_range(schedule: Schedule, start: datetime, end: datetime) -> None:
     """Check the range of a backfill; raises InvalidError."""
     problems = []
+    if schedule.forgotten_to and start <= schedule.forgotten_to:
+        message = f"must be later than {schedule.forgotten_to:%Y-%m-%dT%H:%M:%SZ}: slots up to then"
+        problems.append(
+            Problem(f"{message} had runs and are deleted, they would run again", "from")
+        )
     if start < EPOCH:
         problems.append(Problem("must not lie before 1970", "from"))
     if start >= end:
@@ -48,21 +51,15 @@ def check_range(start: datetime, end: datetime) -> None:
         raise InvalidError("The range cannot be backfilled.", problems)
 
 
-def database_now() -> datetime:
-    """Return the database's time: the only clock that counts."""
-    now: datetime = query("SELECT clock_timestamp() AS now", {})[0]["now"]
-    return now
-
-
 def _timetable(schedule: Schedule) -> Recurrence:
     return recurrence(schedule.cron, schedule.every_s, schedule.timezone)
 
 
 def _name_problems(name: str) -> Iterator[Problem]:
-    if not NAME.fullmatch(name):
-        yield Problem("a name has letters, digits, `_`, `-` and `.`, at most 100 of them", "name")
-    elif _is_id(name):
-        yield Problem("a name must not look like an id", "name")
+    try:
+        values.name(name)
+    except values.MisfitError as error:
+        yield Problem(str(error), "name")
 
 
 def _workflow_problems(schedule: Schedule, at: datetime) -> Iterator[Problem]:
@@ -92,10 +89,3 @@ def _input_problems(
         yield from error.problems
     except OpsCoreError as error:
         yield Problem(str(error), "inputs")
-
-
-def _is_id(name: str) -> bool:
-    try:
-        return bool(UUID(name))
-    except ValueError:
-        return False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,16 +9,16 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import QuerySet
 from django.db.utils import IntegrityError
 
-from opscore.database import query
-from opscore.errors import ConflictError, InvalidError, NotFoundError, Problem
+from opscore.database import database_now, query
+from opscore.errors import ConflictError, InvalidError, Problem
 from opscore.ids import uuid7
 from opscore.logs import get_logger
 from opscore.models import Project
+from workflows.lookup import by_id_or_name
 from workflows.models import Schedule, Slot
-from workflows.schedule_checks import check_range, database_now, first_slot
+from workflows.schedule_checks import check_range, first_slot
 from workflows.slots import decide, recurrence_of
 
 log = get_logger(__name__)
@@ -139,10 +138,10 @@ def backfill(
     """Have each slot from `start` on and before `end` run that did not start one yet.
 
     Harmless when repeated. The overlap policy applies, or the one given. Raises InvalidError
-    for a range that is not past or has too many slots.
+    for a range that is not past, has too many slots, or has some whose runs are forgotten.
     """
     schedule = _locked(project, ref)
-    check_range(start, end)
+    check_range(schedule, start, end)
     times = recurrence_of(schedule).between(start, end, MAX_BACKFILL + 1)
     if len(times) > MAX_BACKFILL:
         raise InvalidError(
@@ -158,7 +157,7 @@ def backfill(
 
 def find(project: Project, ref: str | UUID) -> Schedule:
     """Return a schedule by its id or name; raises NotFoundError with close names."""
-    return _one(Schedule.objects.filter(project=project), ref)
+    return by_id_or_name(Schedule.objects.filter(project=project), ref, "schedule")
 
 
 def upcoming(schedule: Schedule, count: int = 5) -> list[datetime]:
@@ -168,20 +167,7 @@ def upcoming(schedule: Schedule, count: int = 5) -> list[datetime]:
 
 def _locked(project: Project, ref: str | UUID) -> Schedule:
     rows = Schedule.objects.select_for_update(of=("self",)).select_related("project")
-    return _one(rows.filter(project=project), ref)
-
-
-def _one(schedules: QuerySet[Schedule], ref: str | UUID) -> Schedule:
-    try:
-        found = schedules.filter(pk=UUID(str(ref))).first()
-    except ValueError:
-        found = schedules.filter(name=ref).first()
-    if found:
-        return found
-    names = schedules.order_by("name").values_list("name", flat=True)[:1000]
-    close = difflib.get_close_matches(str(ref), list(names), 3)
-    hint = f" Did you mean {', '.join(close)}?" if close else ""
-    raise NotFoundError(f"There is no schedule {ref}.{hint}")
+    return by_id_or_name(rows.filter(project=project), ref, "schedule")
 
 
 def _save(schedule: Schedule, **how: Any) -> None:

@@ -8,6 +8,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from opscore.api.endpoint import StrictSerializer
+from opscore.api.schema import ProblemSerializer
 from workflows.drawing import FORMATS
 from workflows.models import Workflow, WorkflowVersion
 
@@ -71,8 +72,8 @@ class ValidSerializer(serializers.Serializer[Any]):
     valid = serializers.BooleanField()
     name = serializers.CharField()
     tasks = serializers.IntegerField(help_text="Those of blocks and of `finally` too.")
-    warnings = serializers.ListField(
-        child=serializers.CharField(),
+    warnings = ProblemSerializer(
+        many=True,
         help_text="What a run would wait for at present, as capabilities that no agent offers.",
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -16,6 +17,7 @@ from workflows.catalogue import PREFIX, shipped
 from workflows.fields import DEFAULTS, TASK
 
 MAX_TEMPLATES = 1_000
+MAX_PROBLEMS = 100
 #: Templates behind one task, chains and lists together.
 MAX_BEHIND_ONE = 16
 MAX_BLOCKS = 8
@@ -28,6 +30,10 @@ _ALIASES = {alias: key for key, each in TASK.items() for alias in each.aliases}
 _OF_FOR_EACH = {"max_parallel", "on_item_failure"}
 
 
+class EnoughError(Exception):
+    """There are more problems than are told."""
+
+
 @dataclass
 class Written(Document):
     """A definition as data, written out; it knows where in the text each value stands."""
@@ -36,6 +42,7 @@ class Written(Document):
     """Path of what a template gave -> its path there."""
     renamed: dict[str, str] = field(default_factory=dict)
     """Path -> the same with the words that the author used."""
+    _told: set[tuple[str, str]] = field(default_factory=set)
 
     def line_of(self, path: str) -> int | None:
         """Return the line of a path, or of the nearest thing around it."""
@@ -60,6 +67,21 @@ class Written(Document):
         """Return a problem with its line."""
         return Problem(message, self.renamed.get(path, path), self.line_of(path))
 
+    def add(self, message: str, path: str) -> None:
+        """Keep a problem; raises EnoughError when there are more than MAX_PROBLEMS."""
+        self.keep(self.problem(message, path))
+
+    def keep(self, problem: Problem) -> None:
+        """Keep a problem that has its line, as `add` does."""
+        # A slip in a template is told once, not for every task that is built on it.
+        place = (self.origins.get(problem.path, problem.path), problem.message)
+        if place in self._told:
+            return
+        self._told.add(place)
+        self.problems.append(problem)
+        if len(self.problems) > MAX_PROBLEMS:
+            raise EnoughError
+
 
 @dataclass
 class Part:
@@ -78,14 +100,19 @@ class Part:
 def written_out(document: Document) -> Written:
     """Return a document whose tasks have no `extends` and no aliases, and have the defaults.
 
-    What is wrong with that becomes problems of the document.
+    What is wrong with that becomes problems of the document; after the last one that is told,
+    the rest is left as it was.
     """
-    return _Expansion(document).document()
+    expansion = _Expansion(document)
+    with suppress(EnoughError):
+        expansion.expand()
+    return expansion.written
 
 
 class _Expansion:
     def __init__(self, source: Document) -> None:
-        self._written = Written(dict(source.data), source.lines, list(source.problems))
+        self.written = Written(dict(source.data), source.lines)
+        self._duplicates = source.problems
         self._templates = self._map("templates")
         self._parts: dict[str, Part | None] = {}
         self._left = MAX_ADDED
@@ -93,17 +120,18 @@ class _Expansion:
         self._has_defaults = bool(self._map("defaults"))
         self._count = 0
 
-    def document(self) -> Written:
-        """Write everything out."""
-        data = self._written.data
+    def expand(self) -> None:
+        """Write everything out; raises EnoughError."""
+        for problem in self._duplicates:
+            self.written.keep(problem)
+        data = self.written.data
         self._check_templates()
         for section in ("tasks", "finally"):
             if isinstance(data.get(section), dict):
                 data[section] = self._tasks(data[section], section, 1)
-        return self._written
 
     def _map(self, key: str) -> dict[str, Any]:
-        value = self._written.data.get(key)
+        value = self.written.data.get(key)
         return value if isinstance(value, dict) else {}
 
     def _check_templates(self) -> None:
@@ -157,8 +185,8 @@ class _Expansion:
                 self._add(path, "templates and defaults make the definition larger than 16 MB")
             return task
         for place, origin in part.origins.items():
-            if path + place not in self._written.lines:
-                self._written.origins[path + place] = origin
+            if path + place not in self.written.lines:
+                self.written.origins[path + place] = origin
         return merged(part.data, task)
 
     def _without_aliases(self, task: dict[str, Any], path: str) -> dict[str, Any]:
@@ -172,7 +200,7 @@ class _Expansion:
             if said != key:
                 start = below(path, said)
                 for place in _places(value, start):
-                    self._written.renamed[below(path, key) + place[len(start) :]] = place
+                    self.written.renamed[below(path, key) + place[len(start) :]] = place
         return plain
 
     # -------------------------------------------------------- templates
@@ -225,7 +253,7 @@ class _Expansion:
         return Part(merged(base.data, data), {**base.origins, **own.origins})
 
     def _add(self, path: str, message: str) -> None:
-        self._written.problems.append(self._written.problem(message, path))
+        self.written.add(message, path)
 
 
 def _part(path: str, data: dict[str, Any]) -> Part:

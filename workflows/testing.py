@@ -19,6 +19,7 @@ from agents import registry as agents_registry
 from agents import runtime, sessions
 from agents.handlers import Context, Handler, Registered
 from agents.models import AgentSession
+from opscore.database import database_now
 from opscore.durations import parse_duration
 from opscore.models import Project
 from tasks import inbox, reconcile
@@ -177,7 +178,7 @@ class Rehearsal:
         Returns its answer: a false one when nothing is due any more.
         """
         while True:
-            looked_at = virtual_time.now()
+            looked_at = database_now()
             self.work()
             answer = condition()
             wait_s = None if answer else virtual_time.until_next(looked_at)
@@ -198,7 +199,7 @@ class Rehearsal:
         """Jump from due moment to due moment, and `act` at each; False: it wanted to stop."""
         left = seconds
         while True:
-            looked_at = virtual_time.now()
+            looked_at = database_now()
             if not act():
                 return False
             wait_s = virtual_time.until_next(looked_at)

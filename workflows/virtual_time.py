@@ -34,12 +34,6 @@ SELECT extract(epoch FROM clock_timestamp() - min(created_at))::float AS elapsed
 _BY = "make_interval(secs => %(s)s)"
 
 
-def now() -> datetime:
-    """Return the database's time, the only one that the engine knows."""
-    moment: datetime = query("SELECT clock_timestamp() AS now", {})[0]["now"]
-    return moment
-
-
 def until_next(after: datetime) -> float | None:
     """Return the seconds until the next thing that is due at `after` or later; None: nothing is.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import random
 import threading
+import time
 from collections.abc import Callable
 
 from agents import health
@@ -39,19 +40,31 @@ class Announcer:
         self._thread.join(timeout_s)
 
     def _run(self) -> None:
+        tick_at = _next_tick()
         while True:
+            if time.monotonic() >= tick_at:
+                _do(_tick)
+                tick_at = _next_tick()
             try:
-                # Jitter: the supervisors of many hosts must not tick in step.
-                work = self._work.get(timeout=TICK_S * random.uniform(0.8, 1.2))  # noqa: S311
+                work = self._work.get(timeout=max(0.0, tick_at - time.monotonic()))
             except queue.Empty:
-                work = _tick
+                continue
             if work is None:
                 return
-            try:
-                work()
-            except Exception as error:  # noqa: BLE001 - one lost announcement must not stop the next
-                log.warning("supervisor.announcement_failed", error=str(error).strip())
-            release()
+            _do(work)
+
+
+def _next_tick() -> float:
+    # Jitter: the supervisors of many hosts must not tick in step.
+    return time.monotonic() + TICK_S * random.uniform(0.8, 1.2)  # noqa: S311
+
+
+def _do(work: Callable[[], None]) -> None:
+    try:
+        work()
+    except Exception as error:  # noqa: BLE001 - one lost announcement must not stop the next
+        log.warning("supervisor.announcement_failed", error=str(error).strip())
+    release()
 
 
 def _tick() -> None:

@@ -9,6 +9,7 @@ from agents.supervisor import policy
 from agents.supervisor.desired import Have, Pause
 from agents.supervisor.records import Wanted
 from agents.supervisor.wire import Wire
+from opscore.exits import describe
 
 
 @dataclass
@@ -71,11 +72,11 @@ class Memory:
         self.child = None
         if child.stopping:
             in_order = not child.killed and code == 0
-            how = "" if in_order else f" ({policy.describe(code)})"
+            how = "" if in_order else f" ({describe(code)})"
             return Exit(child, f"{child.stopping}{how}", drained=in_order, crashed=False)
         if code == 0:
             why = why or "it ended by itself with exit code 0"
-        reason = why or f"it died: {policy.describe(code)}"
+        reason = why or f"it died: {describe(code)}"
         verdict = policy.judge(self.history, child.life(now, code))
         self.history = verdict.history
         if verdict.delay_s is None:

@@ -59,6 +59,7 @@ class Controller:
         self._leave_by: float | None = None
         self._dirty = True
         self._look_at = self._beat_at = self._zygote_at = 0.0
+        self._looked_until = 0.0
 
     # ------------------------------------------------------------ life
 
@@ -106,8 +107,7 @@ class Controller:
     def _pause_s(self) -> float:
         if self._dirty:
             return 0.0
-        due = [self._look_at]
-        due += [m.pause.until for m in self.memories.values() if m.child is None and m.pause.until]
+        due = [self._look_at, *self._ends_of_pauses()]
         due += [child.kill_at for child in self._children() if child.kill_at is not None]
         return max(0.0, min(due) - time.monotonic())
 
@@ -117,9 +117,15 @@ class Controller:
         if self.nursery.wire is None and now >= self._zygote_at and not self._draining:
             self._watch(self.nursery.start(), self._on_zygote)
         self._enforce(now)
-        paused = [m.pause.until for m in self.memories.values() if m.child is None]
-        if self._dirty or now >= self._look_at or any(0 < until <= now for until in paused):
+        if self._dirty or now >= min([self._look_at, *self._ends_of_pauses()]):
             self._sync(now)
+
+    def _ends_of_pauses(self) -> list[float]:
+        """Return when agents may be started again that crashed: each end is worth one look."""
+        if self._draining:
+            return []
+        ends = [m.pause.until for m in self.memories.values() if m.child is None]
+        return [until for until in ends if until > self._looked_until]
 
     def _heed_stops(self, now: float) -> None:
         if self._stops and not self._draining:
@@ -153,9 +159,9 @@ class Controller:
             descriptor = self.ledger.lost()
             if descriptor is not None:
                 self.selector.unregister(descriptor)
-            self._look_at = now + AWAY_S
+            self._look_at = self._looked_until = now + AWAY_S
         else:
-            self._look_at = now + LOOK_S
+            self._look_at, self._looked_until = now + LOOK_S, now
         self._dirty = False
 
     def _listen(self) -> None:

@@ -56,14 +56,3 @@ def judge(history: History, life: Life) -> Verdict:
         return Verdict(now, None)
     delay_s = FIRST_DELAY_S * 2 ** min(now.short_lives - 1, 16)
     return Verdict(now, min(delay_s, MAX_DELAY_S))
-
-
-def describe(code: int) -> str:
-    """Say an exit code in words: `exit code 1`, `SIGKILL`."""
-    if code >= 0:
-        return f"exit code {code}"
-    return _SIGNALS.get(-code, f"signal {-code}")
-
-
-_SIGNALS = {1: "SIGHUP", 2: "SIGINT", 3: "SIGQUIT", 4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS"}
-_SIGNALS |= {8: "SIGFPE", 9: "SIGKILL", 11: "SIGSEGV", 13: "SIGPIPE", 15: "SIGTERM"}

@@ -22,7 +22,6 @@ from opscore.schedule import PLATFORM_QUEUE
 
 #: First half of the advisory lock "supervisor of this host"; any constant does.
 _LOCK_CLASS = 0x0B5C
-PLATFORM_AGENT = f"{RESERVED}-1"
 
 
 @dataclass(frozen=True)

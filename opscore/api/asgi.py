@@ -6,7 +6,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import structlog
+from asgiref.sync import ThreadSensitiveContext, sync_to_async
 from django.core.handlers.asgi import ASGIHandler
+from django.db import connections
 
 from opscore.api import problems
 from opscore.api.middleware import is_page
@@ -40,11 +42,19 @@ class Application(ASGIHandler):
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         if is_page(scope["path"]):
-            await super().__call__(scope, receive, send)
+            await self._serve_page(scope, receive, send)
         else:
             # Django's __call__ would keep a thread for as long as the request lasts; API views
             # run in `opscore.api.threads`, and those that wait hold none.
             await self.handle(scope, receive, send)
+
+    async def _serve_page(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with ThreadSensitiveContext():
+            try:
+                await self.handle(scope, receive, send)
+            finally:
+                # The request's thread ends here, but its connection would stay with the server.
+                await sync_to_async(connections.close_all)()
 
 
 def _announced(scope: Scope) -> int:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from typing import Any, ClassVar, TypeVar
 
+import django_filters
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django_filters.rest_framework import DjangoFilterBackend
@@ -21,11 +23,13 @@ from rest_framework.views import APIView
 from opscore.api.auth import project_of
 from opscore.api.parsers import StrictJSON
 from opscore.api.schema import Schema
+from opscore.api.strict import refuse_other_types
 from opscore.errors import InvalidError, Problem
 from opscore.models import Project
 
 S = TypeVar("S", bound=serializers.Serializer[Any])
 _PAGING = frozenset({"after", "limit"})
+_WHOLE = re.compile(r"-?[0-9]{1,9}")
 
 
 class AlwaysJSON(BaseContentNegotiation):
@@ -46,7 +50,21 @@ class AlwaysJSON(BaseContentNegotiation):
 
 
 class StrictSerializer(serializers.Serializer[Any]):
-    """Input whose unknown fields are errors, named, with the nearest known one."""
+    """Input whose unknown fields are errors, named, with the nearest known one.
+
+    A value of another JSON type is an error too: DRF by itself takes 0 for a text, "no" for
+    false, and false for an id.
+    """
+
+    #: Said in the API document.
+    is_strict = True
+
+    def get_fields(self) -> dict[str, Any]:
+        """Return the fields, each taking only its own JSON type."""
+        fields: dict[str, Any] = super().get_fields()
+        for field in fields.values():
+            refuse_other_types(field)
+        return fields
 
     def to_internal_value(self, data: Any) -> Any:
         """Return the known fields, or report everything that is wrong at once."""
@@ -73,17 +91,30 @@ class KnownParameters(DjangoFilterBackend):
     def filter_queryset(
         self, request: Any, queryset: QuerySet[Any], view: APIView
     ) -> QuerySet[Any]:
-        """Filter the rows; raises InvalidError for parameters that are unknown."""
+        """Filter the rows; raises InvalidError for parameters that are unknown or would be lost."""
         filterset_class = getattr(view, "filterset_class", None)
-        known = _PAGING | set(filterset_class.base_filters if filterset_class else ())
-        problems = [
-            Problem(unknown_word("parameter", name, sorted(known)), name)
-            for name in request.query_params
-            if name not in known
-        ]
+        filters = filterset_class.base_filters if filterset_class else {}
+        known = sorted(_PAGING | set(filters))
+        wrong = {
+            name: _overlooked(filters.get(name), value)
+            if name in known
+            else unknown_word("parameter", name, known)
+            for name, value in request.query_params.items()
+        }
+        problems = [Problem(message, name) for name, message in wrong.items() if message]
         if problems:
             raise InvalidError("The list cannot be filtered like that.", problems)
         return super().filter_queryset(request, queryset, view)
+
+
+def _overlooked(parameter: django_filters.Filter | None, value: str) -> str:
+    """Say what is wrong with a value that the filter itself would take for none; '': nothing."""
+    if isinstance(parameter, django_filters.BooleanFilter):
+        return "" if value.lower() in {"true", "false"} else "must be true or false"
+    if isinstance(parameter, django_filters.NumberFilter):
+        return "" if _WHOLE.fullmatch(value) else "must be a whole number"
+    is_text = parameter is None or isinstance(parameter, django_filters.CharFilter)
+    return "" if is_text or value else "must not be empty"
 
 
 class Endpoint(APIView):

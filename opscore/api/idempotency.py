@@ -64,7 +64,7 @@ def idempotent(method: Method) -> Method:
 
 def _once(request: Request, key: str, run: Callable[[], Response]) -> Response:
     project = project_of(request)
-    target = f"{request.method} {_path(request)}"[:255]
+    target = _target(request)
     digest = _digest(request)
     if not _locked(f"{project.pk} {target} {key}"):
         raise KeyInUseError
@@ -107,9 +107,13 @@ def _kept(response: Response) -> dict[str, Any]:
     return {"body": json.loads(JSONRenderer().render(response.data) or b"null"), "headers": headers}
 
 
-def _path(request: Request) -> str:
+def _target(request: Request) -> str:
+    """Return what was asked, in the 255 characters that are kept of it."""
     # /tasks and /api/v1/tasks are one thing, and so is a key that was used at either.
-    return request.path_info.removeprefix("/api/v1")
+    path = request.path_info.removeprefix("/api/v1")
+    query = request.META.get("QUERY_STRING", "")
+    asked = f"?{hashlib.sha256(query.encode()).hexdigest()}" if query else ""
+    return f"{request.method} {path}"[: 255 - len(asked)] + asked
 
 
 def _digest(request: Request) -> str:

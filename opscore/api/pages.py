@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from django.core.exceptions import ValidationError
-from django.db.models import QuerySet
+from django.db.models import QuerySet, UUIDField
 from rest_framework.pagination import BasePagination
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -58,13 +58,17 @@ class Page(BasePagination):
     def get_schema_operation_parameters(self, view: APIView) -> list[dict[str, Any]]:
         """Describe the two parameters in OpenAPI."""
         count = {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": LIMIT}
+        model = view.serializer_class.Meta.model  # type: ignore[attr-defined]
+        is_uuid = isinstance(model._meta.pk, UUIDField)  # noqa: SLF001 - Django's documented name
         return [
             {"name": "limit", "in": "query", "description": "Rows in the page.", "schema": count},
             {
                 "name": "after",
                 "in": "query",
                 "description": "Only rows older than the one with this id.",
-                "schema": {"type": "string"},
+                "schema": (
+                    {"type": "string", "format": "uuid"} if is_uuid else {"type": "integer"}
+                ),
             },
         ]
 

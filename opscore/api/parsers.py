@@ -8,6 +8,7 @@ from typing import IO, Any, NoReturn
 
 from rest_framework.parsers import BaseParser
 
+from opscore.documents import finite
 from opscore.errors import InvalidError
 
 #: Deeper documents serve nobody and cost stack in every program that reads them later.
@@ -79,7 +80,7 @@ def decoded(raw: bytes) -> str:
 def parse_json(text: str) -> Any:
     """Return the value of a JSON text that can be stored; raises InvalidError saying where."""
     try:
-        value = json.loads(text, parse_constant=_no_constant)
+        value = json.loads(text, parse_constant=_no_constant, parse_float=finite)
     except json.JSONDecodeError as error:
         raise InvalidError(
             f"The body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}."
@@ -87,7 +88,7 @@ def parse_json(text: str) -> Any:
     except RecursionError:
         raise InvalidError(_too_deep()) from None
     except ValueError as error:
-        # Python refuses integers of more than 4300 digits.
+        # 1e999, and integers of more than 4300 digits, which Python refuses.
         raise InvalidError(f"The body is not valid: {error}.") from None
     check_storable(value)
     return value

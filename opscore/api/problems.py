@@ -58,9 +58,9 @@ class Failure:
             "title": HTTPStatus(self.status).phrase,
             "status": self.status,
             "code": self.code or _CODES.get(self.status, "internal"),
-            "detail": self.detail,
+            "detail": _sendable(self.detail),
             "request_id": structlog.contextvars.get_contextvars().get("request_id", ""),
-            "problems": [problem.as_dict() for problem in self.problems],
+            "problems": [_sendable(problem.as_dict()) for problem in self.problems],
         }
 
     def respond(self) -> JsonResponse:
@@ -71,6 +71,13 @@ class Failure:
 
 
 INTERNAL = Failure(500, "Something went wrong inside Ops-Core; its log has the request id.")
+
+
+def _sendable(said: Any) -> Any:
+    """Write halves of surrogate pairs, which have no UTF-8, as their escapes."""
+    if isinstance(said, dict):
+        return {name: _sendable(value) for name, value in said.items()}
+    return said.encode("utf-8", "backslashreplace").decode() if isinstance(said, str) else said
 
 
 def answer(error: Exception, context: Mapping[str, Any]) -> Response | None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import Any, Literal
+from typing import Any
 
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.settings import spectacular_settings
-from drf_spectacular.utils import OpenApiParameter
+from drf_spectacular.utils import Direction, OpenApiParameter
 from rest_framework import serializers
 
 from opscore.api.auth import KEYLESS, scope_for
@@ -21,8 +21,13 @@ IDEMPOTENCY_KEY = OpenApiParameter(
     "Idempotency-Key",
     str,
     OpenApiParameter.HEADER,
+    pattern="^[!-~]{1,255}$",
     description="A request sent again with the same key gets the first answer.",
 )
+
+
+#: One character that is no white space, as Python's `strip` understands it.
+_NOT_BLANK = r"[^\s\x1c-\x1f\x85]"
 
 
 def name_enum(name: str, words: Sequence[str]) -> None:
@@ -98,6 +103,9 @@ class Schema(AutoSchema):
     def get_description(self) -> str:  # type: ignore[override] # DRF's own schemas differ
         """Add the scope to the docstring."""
         text = str(super().get_description() or "")
+        if self.method.lower() not in vars(type(self.view)):
+            # What a method does for every list says nothing of what is in this one.
+            text = f"{type(self.view).__doc__}\n\n{text}"
         if self.path in KEYLESS:
             return text
         return (
@@ -109,9 +117,39 @@ class Schema(AutoSchema):
         handler = getattr(self.view, self.method.lower(), None)
         return [IDEMPOTENCY_KEY] if getattr(handler, "is_idempotent", False) else []
 
-    def _get_response_bodies(self, direction: Literal["request", "response"] = "response") -> Any:
+    def _get_filter_parameters(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = super()._get_filter_parameters()  # type: ignore[no-untyped-call]
+        for parameter in found:
+            if parameter["schema"].get("type") == "array":
+                parameter["schema"]["minItems"] = 1
+        return found
+
+    def _map_basic_serializer(self, serializer: Any, direction: Direction) -> Any:
+        found: Any = super()._map_basic_serializer(serializer, direction)  # type: ignore[no-untyped-call]
+        if _is_strict(serializer):
+            found["additionalProperties"] = False
+        return found
+
+    def _get_serializer_field_meta(self, field: Any, direction: Direction) -> Any:
+        meta: Any = super()._get_serializer_field_meta(field, direction)  # type: ignore[no-untyped-call]
+        refuses_blank = isinstance(field, serializers.CharField) and not field.allow_blank
+        if refuses_blank and _is_strict(_owner(field)):
+            meta["pattern"] = _NOT_BLANK
+        return meta
+
+    def _get_response_bodies(self, direction: Direction = "response") -> Any:
         bodies = super()._get_response_bodies(direction)
         failure = self._get_response_for_code(  # type: ignore[no-untyped-call]
             ErrorSerializer, "default", media_types=["application/problem+json"]
         )
         return {**bodies, "default": {**failure, "description": "Every error has this shape."}}
+
+
+def _is_strict(serializer: Any) -> bool:
+    return bool(getattr(serializer, "is_strict", False))
+
+
+def _owner(field: serializers.Field[Any, Any, Any, Any]) -> Any:
+    """Return the serializer that a field, or the list around it, belongs to."""
+    owner = field.parent
+    return owner.parent if isinstance(owner, serializers.ListField) else owner

@@ -16,6 +16,8 @@ from typing import TypedDict
 
 import psutil
 
+from opscore.exits import describe
+
 _PR_SET_PDEATHSIG = 1
 # Loaded here because nothing may be imported between fork and exec.
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
@@ -136,14 +138,8 @@ def wait_until_ready(
     """
     while not answers():
         if child.poll() is not None:
-            raise ChildError(f"{name} ended with {describe(child)}. {log}:\n{tail(log)}")
+            raise ChildError(f"{name} ended with {describe(child.returncode)}. {log}:\n{tail(log)}")
         time.sleep(0.02)
-
-
-def describe(child: subprocess.Popen[bytes]) -> str:
-    """Say in words how an ended child ended."""
-    code = child.returncode
-    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
 
 
 def tail(log: Path, lines: int = 15) -> str:

@@ -16,6 +16,7 @@ from opscore.embedded.binaries import postgres_tree
 from opscore.embedded.children import ChildError
 from opscore.embedded.folders import postgres_home, reachable_tree, server_account
 from opscore.embedded.kept import Kept
+from opscore.exits import describe
 
 _NAME = "opscore"
 _SETTINGS = {
@@ -65,7 +66,7 @@ class Postgres:
     def relaunch(self) -> str:
         """Start a server that died again on its old port, wait for it, and say so."""
         assert self._child is not None  # noqa: S101 - launch() comes first
-        end = children.describe(self._child)
+        end = describe(self._child.returncode)
         self.launch(self._port)
         # Its port is known to everybody: one that is taken now must not be changed.
         children.wait_until_ready(self._child, "PostgreSQL", self._log, self._answers)

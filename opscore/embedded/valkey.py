@@ -13,6 +13,7 @@ from opscore.embedded import children
 from opscore.embedded.binaries import valkey_server
 from opscore.embedded.children import ChildError
 from opscore.embedded.kept import Kept, write_private
+from opscore.exits import describe
 
 _TAKEN = "Address already in use"
 _TAKEN_LIMIT_S = 15.0
@@ -46,7 +47,7 @@ class Valkey:
     def relaunch(self) -> str:
         """Start a server that died again on its old port, wait for it, and say so."""
         assert self._child is not None  # noqa: S101 - launch() comes first
-        end = children.describe(self._child)
+        end = describe(self._child.returncode)
         self.launch(self._port)
         # Its port is known to everybody: one that is taken now must not be changed.
         children.wait_until_ready(self._child, "Valkey", self._log, self._answers)

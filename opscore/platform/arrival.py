@@ -46,20 +46,31 @@ class Arrival:
         """Wait until every agent is ready or given up, calling `check` all the time."""
         give_up_at = time.monotonic() + within_s
         while True:
-            agents = [agent for agent in self._probe.agents() if self._is_ours(agent)]
+            seen = self._probe.agents()
+            agents = [agent for agent in seen if self._is_awaited(agent)]
             ready = sum(agent.is_ready for agent in agents)
             given_up = self._name_given_up(agents)
-            if ready + given_up >= self._wanted:
+            wanted = len(self._wanted - self._stopped(seen))
+            if ready + given_up >= wanted:
                 return
             check()
             if time.monotonic() > give_up_at:
-                self._say_how_many(agents, ready)
+                self._say_how_many(agents, ready, wanted)
                 return
             time.sleep(_POLL_S)
 
-    def _is_ours(self, agent: Seen) -> bool:
+    def _is_awaited(self, agent: Seen) -> bool:
         is_theirs = agent.host != self._host or agent.spec == _PLATFORM_SPEC
-        return not is_theirs and agent.changed_at >= self._since
+        is_new = agent.changed_at >= self._since
+        return not is_theirs and is_new and agent.desired == "running"
+
+    def _stopped(self, agents: Sequence[Seen]) -> set[str]:
+        """Return which agents of the file an operator has stopped: they stay down."""
+        return {
+            agent.name.removesuffix(f"@{self._host}")
+            for agent in agents
+            if agent.host == self._host and agent.desired == "stopped"
+        }
 
     def _name_given_up(self, agents: Sequence[Seen]) -> int:
         given_up = [agent for agent in agents if agent.status == "error"]
@@ -70,7 +81,7 @@ class Arrival:
                 self._say(f"supervisor: {sentence('agent.error', facts)}")
         return len(given_up)
 
-    def _say_how_many(self, agents: Sequence[Seen], ready: int) -> None:
+    def _say_how_many(self, agents: Sequence[Seen], ready: int, wanted: int) -> None:
         counts = Counter(agent.status for agent in agents)
         found = ", ".join(f"{count} {status}" for status, count in counts.items()) or "none seen"
-        self._say(f"Only {ready} of {self._wanted} agents are active ({found}).")
+        self._say(f"Only {ready} of {wanted} agents are active ({found}).")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from opscore.config import ROOT
 from opscore.embedded import children
+from opscore.exits import describe
 
 _FIRST_DELAY_S = 0.5
 _MAX_DELAY_S = 30.0
@@ -51,7 +52,7 @@ class Part:
         """Say how the process ended; '' while it runs."""
         if self._child is None or self._child.poll() is None:
             return ""
-        return children.describe(self._child)
+        return describe(self._child.returncode)
 
     def keep_running(self) -> str:
         """Start the process again when it ended and its delay is over.

@@ -16,6 +16,7 @@ from opscore.errors import OpsCoreError
 
 _TIMEOUT_S = 5.0
 _READY = ("active", "busy", "draining")
+_WORDS = ("name", "host", "spec", "status", "reason", "desired")
 # The answer of a proxy between this process and its own child is of no interest.
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -29,12 +30,13 @@ class Seen:
     spec: str
     status: str
     reason: str
+    desired: str
     changed_at: datetime
 
     @classmethod
     def of(cls, agent: Mapping[str, Any]) -> Seen:
         """Read one agent of an answer."""
-        words = {name: str(agent[name]) for name in ("name", "host", "spec", "status", "reason")}
+        words = {name: str(agent[name]) for name in _WORDS}
         return cls(**words, changed_at=datetime.fromisoformat(agent["changed_at"]))
 
     @property
@@ -74,10 +76,13 @@ class Probe:
         return found if isinstance(found, dict) else {}
 
 
-def wanted_agents(agents_file: Path) -> int:
-    """Return how many agents the host's file asks for; a wrong file is its supervisor's news."""
+def wanted_agents(agents_file: Path) -> frozenset[str]:
+    """Return the agents that the host's file asks for; a wrong file is its supervisor's news."""
     try:
-        specs = read(agents_file.read_bytes()).data["agents"].values()
-        return sum(int(spec.get("replicas", 1)) for spec in specs)
+        specs = read(agents_file.read_bytes()).data["agents"].items()
+        counts = {spec: int(body.get("replicas", 1)) for spec, body in specs}
     except (OSError, OpsCoreError, AttributeError, KeyError, TypeError, ValueError):
-        return 0
+        return frozenset()
+    return frozenset(
+        f"{spec}-{number}" for spec, count in counts.items() for number in range(1, count + 1)
+    )

@@ -23,7 +23,7 @@ from opscore.errors import UnavailableError
 from opscore.platform.arrival import Arrival, database_time
 from opscore.platform.important import ImportantLines
 from opscore.platform.parts import Part
-from opscore.platform.ports import choose_port
+from opscore.platform.ports import address_of, choose_port, url_of
 from opscore.platform.probe import Probe
 
 _ANSWER_WITHIN_S = 60.0
@@ -140,8 +140,7 @@ class Platform:
         self._withdraw_address()
         self._bootstrap()
         self._began_at = database_time(self.services.database_url)
-        host = self.config.host
-        self.api_url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"  # noqa: S104 - compared only
+        self.api_url = url_of(address_of(self.config.host), port)
         self._start_parts(port)
         self._wait_for_web()
         self._wait_for_agents()
@@ -179,9 +178,9 @@ class Platform:
             part.start(env | self._flower_environment() if part.name == "flower" else env)
 
     def _all_parts(self, port: int) -> list[Part]:
-        web = ["--interface", "asgi", "--host", self.config.host, "--port", str(port)]
+        web = ["--interface", "asgi", "--host", address_of(self.config.host), "--port", str(port)]
         quiet = ["--workers", "1", "--no-ws", "--log-level", "warning"]
-        beat = ["--pidfile=", f"--schedule={self.config.var_dir / 'beat'}", "--loglevel=WARNING"]
+        beat = ["--pidfile=", "--loglevel=WARNING"]
         commands: dict[str, Sequence[str]] = {
             "web": ["-m", "granian", *web, *quiet, "opscore.asgi:application"],
             "beat": ["-m", "celery", "-A", "opscore", "beat", *beat],

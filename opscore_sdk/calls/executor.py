@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from opscore_sdk.asking import Talk, ask, given, part
-from opscore_sdk.wire import ClaimedTask, Message, StartedSession
+from opscore_sdk.protocol import ClaimedTask, Message, StartedSession
 
 #: How much longer than the platform waits for work the client waits for its answer, seconds.
 _MARGIN_S = 10.0

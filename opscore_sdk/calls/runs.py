@@ -10,7 +10,8 @@ from typing import Any
 
 from opscore_sdk.asking import Pause, Talk, ask, given, part, rows
 from opscore_sdk.errors import WaitTimeoutError
-from opscore_sdk.wire import Entry, Run, Signal
+from opscore_sdk.protocol import Entry
+from opscore_sdk.wire import Run, Signal
 
 
 def run(run_id: str) -> Talk[Run]:
@@ -19,10 +20,18 @@ def run(run_id: str) -> Talk[Run]:
 
 
 def runs(
-    *, status: str | None = None, workflow: str | None = None, limit: int = 50
+    *,
+    status: str | None = None,
+    workflow: str | None = None,
+    parent: str | None = None,
+    limit: int = 50,
 ) -> Talk[list[Run]]:
-    """Return the newest runs; `status` may be several words, separated by commas."""
-    query = {"status": status, "workflow": workflow}
+    """Return the newest runs; `status` may be several words, separated by commas.
+
+    `parent` is the id of a run, for those that its tasks started, or `none`, for those that
+    no task did.
+    """
+    query = {"status": status, "workflow": workflow, "parent": parent}
     return (yield from rows("/runs", Run.read, limit, query))
 
 
@@ -132,7 +141,10 @@ def redrive(
 def signal(
     run_id: str, name: str, data: Any = None, *, idempotency_key: str | None = None
 ) -> Talk[Any]:
-    """Send a signal with any JSON to a run; return what the platform answers."""
+    """Send a signal with any JSON to a run; return what the platform answers.
+
+    Its `warning` is a sentence when no task of the run waits for this name or can.
+    """
     path = f"/runs/{part(run_id)}/signals/{part(name)}"
     text = json.dumps(data)
     return (yield from ask("POST", path, text=text, idempotency_key=idempotency_key))

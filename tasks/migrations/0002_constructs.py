@@ -5,6 +5,46 @@ import django.db.models.deletion
 import django.db.models.functions.datetime
 import opscore.ids
 from django.db import migrations, models
+from django.db.migrations.exceptions import IrreversibleError
+
+# What runs that live now still wait for.
+_COUNT_SINKS = "UPDATE tasks_task SET is_sink = cut >= cardinality(successors)"
+_COUNT_CUT = """
+UPDATE tasks_task t SET cut = (
+    SELECT count(*) FROM tasks_task s
+     WHERE s.run_id = t.run_id AND s.number = ANY(t.successors)
+       AND s.status IN ('skipped', 'cancelled'))"""
+
+# Live runs that would stand still for ever, or do something else, without the columns of this
+# migration.
+_NEEDED = """
+SELECT r.id FROM tasks_run r
+ WHERE r.status IN ('created', 'running', 'paused', 'cancelling')
+   AND (r.status = 'created' OR r.limit_key <> '' OR r.epilogue OR r.parent_task_id IS NOT NULL
+        OR EXISTS (SELECT FROM tasks_pause p
+                    WHERE p.project_id = r.project_id AND p.workflow IN ('', r.workflow))
+        OR EXISTS (SELECT FROM tasks_task t
+                    WHERE t.run_id = r.id
+                      AND t.status IN ('pending', 'queued', 'running', 'waiting', 'retrying')
+                      AND NOT (t.uses IN ('agent', 'end') AND t.status <> 'waiting'
+                               AND (t.join = 'all_success' OR t.uses = 'end')
+                               AND t.needs_failed + t.needs_skipped + t.tried_before = 0
+                               AND t.flow = '{}' AND t.names = '{}' AND t.limit_key = ''
+                               AND t.parent_id IS NULL AND t.heartbeat_s IS NULL
+                               AND t.queue_timeout_s IS NULL)))
+ ORDER BY r.id"""
+
+
+def _refuse_to_lose_runs(apps, schema_editor):
+    with schema_editor.connection.cursor() as cursor:
+        cursor.execute(_NEEDED)
+        runs = [str(run_id) for run_id, in cursor.fetchall()]
+    if runs:
+        raise IrreversibleError(
+            f"{len(runs)} live runs use what tasks.0001 does not know (conditions, waits, lists, "
+            f"limits, blocks, pauses, an end of their own). Let them end or cancel them, then "
+            f"migrate back again: {', '.join(runs[:10])}"
+        )
 
 
 class Migration(migrations.Migration):
@@ -43,10 +83,6 @@ class Migration(migrations.Migration):
                 ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False)),
                 ('taken_by', models.UUIDField(blank=True, help_text='The task that took it', null=True)),
             ],
-        ),
-        migrations.RemoveField(
-            model_name='task',
-            name='cut',
         ),
         migrations.AddField(
             model_name='run',
@@ -102,6 +138,11 @@ class Migration(migrations.Migration):
             model_name='task',
             name='is_sink',
             field=models.BooleanField(default=False, help_text='Nothing waits for its end but the run'),
+        ),
+        migrations.RunSQL(_COUNT_SINKS, _COUNT_CUT),
+        migrations.RemoveField(
+            model_name='task',
+            name='cut',
         ),
         migrations.AddField(
             model_name='task',
@@ -276,4 +317,6 @@ class Migration(migrations.Migration):
             model_name='signal',
             index=models.Index(condition=models.Q(('taken_by__isnull', True)), fields=['run', 'name', 'id'], name='signal_open'),
         ),
+        # The last one forward is the first one back.
+        migrations.RunPython(migrations.RunPython.noop, _refuse_to_lose_runs),
     ]

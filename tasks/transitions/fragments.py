@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import LiteralString
 
-# How far below a task the canvas that carried it can reach (see tasks.segments.MAX_CHAIN): joins
-# within that distance lose their carrier when the task ends in an unusual way.
+# How far below a task a chain that carried it can reach (see tasks.segments.MAX_CHAIN): joins
+# within that distance lose their carrier when the task ends in an unusual way. A deeper one, in
+# nested chords, is hinted by the reconciler.
 REACH: LiteralString = "11"
 
 CLAIM_SET: LiteralString = """
@@ -26,10 +27,10 @@ LIVE: LiteralString = "('pending', 'queued', 'running', 'waiting', 'retrying')"
 
 # All that the holder of an attempt needs.
 CLAIMED: LiteralString = """
-       t.id, t.run_id, t.project_id, t.number, t.key, t.uses, t.capability, t.requires, t.queue,
+       t.id, t.run_id, t.project_id, t.key, t.uses, t.capability, t.requires, t.queue,
        t.attempt, t.fence,
        t.priority, t.timeout_s, t.inputs::json, t.outputs_template::json, t.retry::json,
-       t.flow::json, t.names::json, t.parent_id, t.tried_before,
+       t.flow::json, t.names::json, t.tried_before,
        r.inputs::json AS run_inputs, r.workflow,
        (SELECT json_object_agg(u.key, json_build_object(
                  'result', u.result, 'outputs', u.outputs, 'result_ref', u.result_ref,
@@ -53,7 +54,7 @@ STAYS: LiteralString = """
 
 VERDICT: LiteralString = """
          CASE WHEN COALESCE(r.error, s.error) IS NULL THEN 'completed'
-              WHEN COALESCE(r.error, s.error)->>'type' = 'cancelled' THEN 'cancelled'
+              WHEN COALESCE(r.error, s.error)->'cancelled' = 'true' THEN 'cancelled'
               ELSE 'failed' END
 """
 

@@ -98,6 +98,8 @@ REHINT: LiteralString = f"""
 WITH due AS (
   SELECT t.id FROM tasks_task t JOIN tasks_run r ON r.id = t.run_id
    WHERE t.status = 'queued' AND {RUNNABLE}
+     AND (%(run)s::uuid IS NULL OR t.run_id = %(run)s)
+     AND (%(project)s::int IS NULL OR t.project_id = %(project)s)
      AND t.hinted_at < now() - make_interval(
            secs => least(%(stale_s)s * power(2, least(t.hints, 7)), 600))
    ORDER BY t.run_id, t.number LIMIT %(limit)s
@@ -126,15 +128,28 @@ WITH stale AS (
   SELECT t.id FROM tasks_task t
    WHERE t.status = 'queued' AND (%(queues)s::text[] IS NULL OR t.queue = ANY(%(queues)s))
      AND (%(run)s::uuid IS NULL OR t.run_id = %(run)s)
+     AND (%(project)s::int IS NULL OR t.project_id = %(project)s)
      AND t.hinted_at > to_timestamp(0)
    ORDER BY t.run_id, t.number
      FOR NO KEY UPDATE SKIP LOCKED)
 UPDATE tasks_task t SET hinted_at = to_timestamp(0), hints = 0 FROM stale WHERE t.id = stale.id
 """
 
+#: A pause has ended, or a run has got its place: the time that tasks may be queued begins now.
+QUEUE_ANEW: LiteralString = """
+WITH held AS (
+  SELECT t.id FROM tasks_task t
+   WHERE t.status = 'queued' AND t.queue_timeout_s IS NOT NULL
+     AND (%(run)s::uuid IS NULL OR t.run_id = %(run)s)
+     AND (%(project)s::int IS NULL OR t.project_id = %(project)s)
+   ORDER BY t.run_id, t.number
+     FOR NO KEY UPDATE)
+UPDATE tasks_task t SET ready_at = clock_timestamp() FROM held WHERE t.id = held.id
+"""
+
 #: Tasks past their deadline: running too long, silent, or waiting too long.
 OVERDUE: LiteralString = """
-SELECT t.id, t.run_id, t.fence, t.attempt, t.status, t.timeout_s, t.heartbeat_s, t.session_id,
+SELECT t.id, t.fence, t.timeout_s, t.heartbeat_s, t.session_id,
        CASE WHEN t.waits_for = 'run' THEN (t.names->>'run')::uuid END AS body,
        COALESCE(t.started_at + make_interval(secs => t.timeout_s) <= now(), false) AS ran_out
   FROM tasks_task t
@@ -149,6 +164,14 @@ SELECT t.id, t.fence, t.queue_timeout_s FROM tasks_task t JOIN tasks_run r ON r.
  WHERE t.status = 'queued' AND t.queue_timeout_s IS NOT NULL AND {RUNNABLE}
    AND t.ready_at < now() - make_interval(secs => t.queue_timeout_s)
  ORDER BY t.run_id, t.number LIMIT %(limit)s
+"""
+
+#: Takes a queued task back, to fail it: it is held by the platform until then.
+TAKE_BACK: LiteralString = """
+UPDATE tasks_task
+   SET status = 'waiting', waits_for = 'failure', fence = fence + 1, hinted_at = NULL
+ WHERE id = %(id)s AND status = 'queued' AND fence = %(fence)s
+RETURNING fence
 """
 
 #: Cancelled while they ran, and their agents did not let go in time.

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from typing import LiteralString
 
-from tasks.transitions.fragments import ENDED, LIVE, READY_OF_MADE, VERDICT
+from tasks.transitions.fragments import ENDED, LIVE, READY_OF_MADE, RUNNABLE, VERDICT
 
-#: First half of a cancel, in a transaction of its own: from here on nothing is claimed.
+#: First half of a cancel, in a transaction of its own: from here on nothing is claimed. A run that
+#: is cancelled by force has no epilogue any more.
 CANCEL_RUN_FLAG: LiteralString = """
-UPDATE tasks_run SET status = 'cancelling'
- WHERE id = %(id)s AND status IN ('created', 'running', 'paused')
+UPDATE tasks_run SET status = 'cancelling', epilogue = epilogue AND NOT %(force)s
+ WHERE id = %(id)s AND (status IN ('created', 'running', 'paused')
+                        OR status = 'cancelling' AND %(force)s)
 RETURNING id
 """
 
-#: Second half: every live task (of the main phase, unless `all`), then the run; one with an
-#: epilogue goes on with it. Repeatable, so the reconciler can finish it.
+#: Second half: every live task, then the run; one with an epilogue keeps the tasks of that, and
+#: goes on with it. Repeatable, so the reconciler can finish it.
 CANCEL_RUN: LiteralString = f"""
 WITH held AS MATERIALIZED (
   SELECT t.id, t.session_id, t.status, t.waits_for FROM tasks_task t
     JOIN tasks_run r ON r.id = t.run_id AND r.status = 'cancelling'
-   WHERE t.run_id = %(id)s AND (t.phase = 'main' OR %(all)s) AND t.status IN {LIVE}
+   WHERE t.run_id = %(id)s AND (t.phase = 'main' OR NOT r.epilogue) AND t.status IN {LIVE}
    ORDER BY t.number
      FOR NO KEY UPDATE OF t),
 cancelled AS (
@@ -38,17 +40,18 @@ tried AS (
 ended AS (
   UPDATE tasks_run r
      SET open_sinks = 0,
-         status = CASE WHEN r.epilogue AND NOT %(all)s THEN r.status ELSE 'cancelled' END,
-         completed_at = CASE WHEN r.epilogue AND NOT %(all)s THEN NULL
-                             ELSE clock_timestamp() END,
+         status = CASE WHEN r.epilogue THEN r.status ELSE 'cancelled' END,
+         completed_at = CASE WHEN r.epilogue THEN NULL ELSE clock_timestamp() END,
          error = COALESCE(r.error, '{{"type": "cancelled", "message": "The run was cancelled."}}')
-   WHERE r.id = %(id)s AND r.status = 'cancelling' AND (r.phase = 'main' OR %(all)s)
+   WHERE r.id = %(id)s AND r.status = 'cancelling' AND (r.phase = 'main' OR NOT r.epilogue)
      AND (SELECT count(*) FROM cancelled) >= 0
   RETURNING {ENDED}),
 noted AS (
   INSERT INTO opscore_event (project_id, kind, run_id, actor, data)
   SELECT project_id, 'run.cancelled', id, %(actor)s,
-         jsonb_build_object('tasks', (SELECT count(*) FROM cancelled)) FROM ended)
+         jsonb_build_object('tasks', (SELECT count(*) FROM cancelled)) FROM ended
+   WHERE NOT EXISTS (SELECT FROM opscore_event
+                      WHERE run_id = %(id)s AND kind = 'run.cancelled'))
 SELECT (SELECT COALESCE(json_agg(ended), '[]') FROM ended) AS ended,
        (SELECT COALESCE(json_agg(id), '[]') FROM cancelled WHERE waited_for = 'run') AS above,
        (SELECT COALESCE(json_agg(DISTINCT jsonb_build_array(project_id, limit_key)), '[]')
@@ -57,7 +60,8 @@ SELECT (SELECT COALESCE(json_agg(ended), '[]') FROM ended) AS ended,
 
 #: Runs whose cancel was cut short after its first half.
 HALF_CANCELLED: LiteralString = """
-SELECT id FROM tasks_run WHERE status = 'cancelling' AND phase = 'main' LIMIT 100
+SELECT id FROM tasks_run
+ WHERE status = 'cancelling' AND (phase = 'main' OR NOT epilogue) LIMIT 100
 """
 
 #: Pauses and resumes a run; what runs goes on, nothing new is claimed meanwhile.
@@ -85,13 +89,14 @@ next AS (
      AND NOT EXISTS (SELECT FROM tasks_task a JOIN tasks_run above ON above.id = a.run_id
                       WHERE a.id = r.parent_task_id AND above.status = 'paused')
    ORDER BY r.priority DESC, r.id LIMIT 1)
-UPDATE tasks_run r SET status = 'running' FROM next WHERE r.id = next.id
+UPDATE tasks_run r SET status = 'running' FROM next
+ WHERE r.id = next.id AND r.status = 'created'
 RETURNING {ENDED}
 """
 
 #: As ADMIT_RUN, for tasks; slots are counted from the rows that hold them, never kept. A locked
 #: row is left to whoever holds it: waiting for it under the key's lock could close a circle.
-ADMISSIBLE_TASK: LiteralString = """
+ADMISSIBLE_TASK: LiteralString = f"""
 WITH live AS (
   SELECT count(*) AS n FROM tasks_task
    WHERE project_id = %(project)s AND limit_key = %(key)s
@@ -99,7 +104,7 @@ WITH live AS (
 SELECT t.id FROM tasks_task t JOIN tasks_run r ON r.id = t.run_id, live
  WHERE t.project_id = %(project)s AND t.limit_key = %(key)s
    AND t.status = 'waiting' AND t.waits_for = 'slot'
-   AND r.status IN ('running', 'cancelling')
+   AND {RUNNABLE}
    AND live.n < COALESCE((t.flow->'concurrency'->>'limit')::int, 1)
  ORDER BY t.priority DESC, t.ready_at, t.id LIMIT 1
    FOR NO KEY UPDATE OF t SKIP LOCKED
@@ -109,7 +114,7 @@ SELECT t.id FROM tasks_task t JOIN tasks_run r ON r.id = t.run_id, live
 NEXT_PHASE: LiteralString = """
 UPDATE tasks_run SET phase = %(next)s::text, open_sinks = %(sinks)s
  WHERE id = %(id)s AND phase = %(phase)s AND open_sinks = 0
-   AND status IN ('running', 'paused', 'cancelling')
+   AND status = %(status)s
 RETURNING id
 """
 
@@ -131,7 +136,7 @@ UPDATE tasks_run r
        status = CASE WHEN r.status = 'cancelling' THEN 'cancelled' ELSE {VERDICT} END
   FROM (SELECT NULL::jsonb AS error) s
  WHERE r.id = %(id)s AND r.phase = %(phase)s AND r.open_sinks = 0
-   AND r.status IN ('running', 'paused', 'cancelling')
+   AND r.status = %(status)s
 RETURNING {ENDED}
 """
 
@@ -180,10 +185,16 @@ cancelled AS (
   UPDATE tasks_task t
      SET status = 'cancelled', fence = t.fence + 1, wake_at = NULL, waits_for = '',
          completed_at = clock_timestamp(),
+         error = '{{"type": "cancelled", "message": "Its list has ended."}}',
          lease_until = CASE WHEN held.status = 'running'
                             THEN clock_timestamp() + make_interval(secs => %(grace_s)s) END
     FROM held WHERE t.id = held.id
-  RETURNING t.id, t.project_id, t.limit_key, held.waits_for)
+  RETURNING t.id, t.project_id, t.limit_key, held.waits_for, t.attempt, t.fence, t.session_id,
+            t.started_at, t.error, held.status AS was),
+tried AS (
+  INSERT INTO tasks_attempt (task_id, number, fence, outcome, session_id, error, started_at)
+  SELECT id, attempt, fence - 1, 'cancelled', session_id, error, started_at
+    FROM cancelled WHERE was = 'running')
 SELECT id, project_id, limit_key, waits_for FROM cancelled
 """
 

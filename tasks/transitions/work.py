@@ -143,8 +143,9 @@ SELECT t.id, t.number, t.key, t.status, t.join, t.pending, t.needs_failed, t.nee
 
 #: Ends one locked task without a result: failed, cancelled or skipped.
 #: `fence` NULL: whoever holds it. One that was cancelled before its needs have ended tells the
-#: tasks below when they have (`waits_for` = needs): nothing ends before what it waited for. One that was cancelled while it ran keeps a deadline, by which
-#: its agent must have let go of it (`tasks.control.force_cancelled`).
+#: tasks below when they have (`waits_for` = needs): nothing ends before what it waited for. One
+#: that was cancelled while it ran keeps a deadline, by which its agent must have let go of it
+#: (`tasks.control.force_cancelled`).
 END: LiteralString = """
 WITH old AS (
   SELECT id, session_id, status, waits_for, pending FROM tasks_task
@@ -206,7 +207,7 @@ RETURNING {ENDED}
 #: A task that may be decided, locked, with all that its expressions may read.
 DECIDABLE: LiteralString = f"""
 SELECT {CLAIMED}, t.status, t.join, t.pending, t.needs_failed, t.needs_skipped, t.in_degree,
-       t.waits_for, r.depth
+       t.waits_for, r.depth, COALESCE(t.wake_at < now() - interval '2 s', false) AS late
   FROM tasks_task t JOIN tasks_run r ON r.id = t.run_id
  WHERE t.id = %(id)s AND t.status = ANY(%(statuses)s::text[]) AND {RUNNABLE}
    AND (t.status = 'pending' OR t.wake_at <= now() OR t.waits_for = 'needs')

@@ -108,9 +108,10 @@ def test_exit_code_fails_the_attempt_with_the_last_lines(outcome: Outcome) -> No
 
 def test_death_by_signal_is_named(outcome: Outcome) -> None:
     assert str(outcome.failure("kill -9 $$")) == "The command ended with SIGKILL."
+    assert str(outcome.failure("kill -36 $$")) == "The command ended with signal 36."
 
 
-@pytest.mark.parametrize("output", ["", "hello", "{", "1 2", "NaN", "[" * 100_000])
+@pytest.mark.parametrize("output", ["", "hello", "{", "1 2", "NaN", "1e999", "[" * 100_000])
 def test_output_that_is_not_json_is_final(outcome: Outcome, output: str) -> None:
     (outcome.folder / "out").write_text(output)
     error = outcome.failure("cat out")

@@ -6,11 +6,13 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from django.db import connection
 
 from agents import transitions, workload
 from agents.models import Agent
@@ -18,11 +20,14 @@ from agents.specs import Spec
 from agents.supervisor import orders, processes
 from agents.supervisor.agent import _handlers
 from agents.supervisor.children import Child, Memory
+from agents.supervisor.controller import Controller
+from agents.supervisor.desired import Pause
 from agents.supervisor.nursery import Nursery
 from agents.supervisor.orders import Order
 from agents.supervisor.preload import HopelessError
 from agents.supervisor.records import Wanted
 from agents.supervisor.wire import Wire
+from opscore.config import load_config
 from opscore.models import Project
 from tests.agents.conftest import HANDLERS
 
@@ -123,6 +128,28 @@ def test_process_that_was_reaped_by_somebody_else_is_no_error() -> None:
 def test_nobody_counts_tasks_below_the_engine() -> None:
     assert workload._none([uuid4()]) == {}
     assert workload.running([]) == {}
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("draining", [False, True])
+def test_end_of_a_pause_is_worth_one_look_while_nothing_can_be_started(
+    project: Project, draining: bool
+) -> None:
+    fields = {"spec": "echo", "host": "here", "desired": "running"}
+    agent = Agent.objects.create(project=project, name="echo-1", kind="worker", **fields)
+    controller = Controller(load_config(), "here", {"echo": Spec("echo", "worker")})
+    now = time.monotonic()
+    # A zygote that died is not replaced within this test.
+    controller._zygote_at = now + 600
+    controller.memories[agent.pk] = Memory(pause=Pause(until=now - 1))
+    if draining:
+        controller.stop()
+    controller._tick()
+    assert controller._pause_s() > 0
+    connection.close()
+    controller.selector.close()
+    for end in (controller._wake, controller._woken):
+        end.close()
 
 
 @pytest.mark.django_db

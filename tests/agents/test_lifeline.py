@@ -7,14 +7,18 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from django.db import connections
 
 from agents import runtime, sessions
 from agents.models import Agent
+from agents.signals import fallback_tick
+from agents.supervisor import announcer
 from agents.supervisor.agent import Lifeline
 from agents.supervisor.announcer import Announcer
 from agents.supervisor.ledger import Ledger
@@ -102,6 +106,33 @@ def test_agent_ends_when_its_controller_is_gone() -> None:
         check=False,
     )
     assert (done.returncode, done.stdout) == (1, "")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_announcements_without_end_do_not_hold_up_the_ticks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(announcer, "TICK_S", 0.01)
+    ticked = threading.Event()
+    busy = Announcer()
+
+    def again() -> None:
+        if not ticked.is_set():
+            busy.put(again)
+
+    def tick(**_: Any) -> None:
+        ticked.set()
+
+    fallback_tick.connect(tick)
+    busy.put(again)
+    busy.start()
+    try:
+        assert ticked.wait(10)
+    finally:
+        ticked.set()
+        fallback_tick.disconnect(tick)
+        busy.put(connections.close_all)
+        busy.stop()
 
 
 @pytest.mark.django_db

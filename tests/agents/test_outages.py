@@ -157,6 +157,20 @@ def test_supervisor_that_waits_for_its_database_can_be_stopped(
     assert "The database does not answer" in log.read_text()
 
 
+def test_supervisor_leaves_a_database_in_peace_that_is_away(
+    start_host: Callable[..., Host], wait_until: WaitUntil
+) -> None:
+    host = start_host(ECHO)
+    session = host.ready("echo-1")
+    with database_closed():
+        os.kill(session.pid or 0, signal.SIGKILL)
+        away_until = time.monotonic() + 3
+        wait_until(lambda: time.monotonic() > away_until)
+        tries = (host.folder / "supervise.log").read_text().count("database_away")
+    assert 1 <= tries <= 8
+    host.next_session("echo-1", session)
+
+
 def test_supervisor_outlives_its_database_connection(start_host: Callable[..., Host]) -> None:
     host = start_host(ECHO)
     first = host.ready("echo-1")

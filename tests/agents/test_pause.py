@@ -144,7 +144,12 @@ def test_resume_wakes_what_waited_for_the_agent_alone(project: Project) -> None:
     assert Event.objects.filter(kind="agent.resumed").count() == 2
 
 
-def test_platform_agents_are_not_paused(project: Project) -> None:
+@pytest.mark.parametrize("verb", [registry.pause, registry.retire])
+def test_platform_agents_are_neither_paused_nor_stopped(
+    project: Project, verb: Callable[[Agent], None]
+) -> None:
     agent = Agent.objects.create(project=project, name="p", kind="worker", spec="platform")
     with pytest.raises(ConflictError, match="the platform's own work"):
-        registry.pause(agent)
+        verb(agent)
+    agent.refresh_from_db()
+    assert (agent.desired, agent.paused) == ("running", False)

@@ -36,11 +36,17 @@ def test_pause_is_for_administrators_and_for_agents_that_exist(
     assert Agent.objects.get().paused is False
 
 
-def test_platform_agent_is_not_paused(api: Any, project: Project) -> None:
+@pytest.mark.parametrize(
+    ("method", "path", "said"),
+    [("POST", "/pause", "cannot be paused"), ("DELETE", "", "cannot be stopped")],
+)
+def test_platform_agent_is_left_alone(
+    api: Any, project: Project, method: str, path: str, said: str
+) -> None:
     Agent.objects.create(project=project, name="platform-1", kind="worker", spec="platform")
-    answer = api("POST", "/agents/platform-1/pause")
+    answer = api(method, f"/agents/platform-1{path}")
     assert answer.status_code == 409
-    assert "cannot be paused" in answer.json()["detail"]
+    assert said in answer.json()["detail"]
 
 
 def test_operator_pauses_and_resumes_in_the_admin(agent: dict[str, Any]) -> None:

@@ -13,9 +13,9 @@ from agents.supervisor.policy import (
     STABLE_S,
     History,
     Life,
-    describe,
     judge,
 )
+from opscore.exits import describe
 
 LIVES = st.builds(
     Life,
@@ -71,7 +71,7 @@ def test_delays_stay_in_bounds_and_short_lives_cannot_go_on_for_ever(lives: list
 
 
 def test_exit_codes_are_said_in_words() -> None:
-    assert [describe(code) for code in (3, -9, -64)] == ["exit code 3", "SIGKILL", "signal 64"]
+    assert [describe(code) for code in (3, -9, -36)] == ["exit code 3", "SIGKILL", "signal 36"]
 
 
 def test_missing_process_is_spawned_unless_it_must_wait() -> None:

@@ -44,7 +44,7 @@ def test_agent_is_registered_once_and_renewed_after_that(project: Project) -> No
 def test_name_of_another_kind_is_refused(project: Project) -> None:
     remote(project)
     with pytest.raises(ConflictError, match="belongs to another agent already"):
-        registry.register(project, name="r", kind="http")
+        registry.register(project, name="r", kind="process")
 
 
 def test_bad_words_are_told_all_at_once(project: Project) -> None:

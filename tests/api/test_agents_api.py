@@ -25,7 +25,7 @@ def test_register_and_register_again(api: Any) -> None:
 
 
 def test_a_name_of_another_kind_is_a_conflict(api: Any, agent: dict[str, Any]) -> None:
-    assert api("POST", "/agents", {"name": "echo-1", "kind": "http"}).status_code == 409
+    assert api("POST", "/agents", {"name": "echo-1", "kind": "process"}).status_code == 409
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_agents_that_make_no_sense_are_refused(api: Any, body: dict[str, Any]) -
 
 def test_list_has_filters_and_pages(api: Any) -> None:
     for number in range(5):
-        kind, words = ("remote", ["a"]) if number % 2 else ("http", ["a", "b"])
+        kind, words = ("remote", ["a"]) if number % 2 else ("process", ["a", "b"])
         api("POST", "/agents", {"name": f"n{number}", "kind": kind, "capabilities": words})
     page = api("GET", "/api/v1/agents?limit=2").json()
     assert [row["name"] for row in page["results"]] == ["n4", "n3"]

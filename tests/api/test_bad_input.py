@@ -94,6 +94,7 @@ def test_wrong_method_answers_405_and_says_what_is_allowed(
         b'"text"',
         b"null",
         b'{"capability": "a", "inputs": {"x": NaN}}',
+        b'{"capability": "a", "inputs": {"x": 1e999}}',
         b'{"capability": "a", "inputs": {"x": Infinity}}',
         b'{"capability": "a", "inputs": {"x": "\xff"}}',
         b'{"capability": "a", "inputs": {"x": "\\u0000"}}',
@@ -115,6 +116,13 @@ def test_wrong_method_answers_405_and_says_what_is_allowed(
         b'{"capability": "' + b"a" * 81 + b'"}',
         b'{"capability": ["a"]}',
         b'{"capabilty": "a"}',
+        b'{"capability": 5}',
+        b'{"capability": "a", "priority": "7"}',
+        b'{"capability": "a", "priority": true}',
+        b'{"capability": "a", "timeout_s": "60"}',
+        b'{"capability": "a", "timeout_s": 0}',
+        b'{"capability": "a", "requires": [5]}',
+        b'{"capability": "a", "retry": {"limit": false}}',
     ],
 )
 def test_bodies_that_are_not_valid_answer_400_and_store_nothing(api: Any, body: bytes) -> None:
@@ -128,6 +136,26 @@ def test_all_problems_of_a_body_are_named_at_once(api: Any) -> None:
     paths = {problem["path"] for problem in problems}
     assert paths == {"capabilty", "capability", "priority", "retry.limit", "retry.factr"}
     assert "did you mean 'capability'?" in str(problems)
+
+
+def test_value_of_another_json_type_is_named_with_the_type_that_is_expected(
+    api: Any, session_id: str
+) -> None:
+    body = {"capability": 5, "priority": "7", "requires": ["a", 1], "retry": {"limit": "3"}}
+    problems = refused(api("POST", "/tasks", body), 400)["problems"]
+    assert {problem["path"]: problem["message"] for problem in problems} == {
+        "capability": "must be text",
+        "priority": "must be a number",
+        "requires.1": "must be text",
+        "retry.limit": "must be a number",
+    }
+    # False is the number 0 in Python, and the id 0.
+    held = {"tasks": [{"id": False, "fence": 0}]}
+    refused(api("POST", f"/sessions/{session_id}/heartbeat", held), 400)
+    refused(api("POST", f"/sessions/{session_id}/claim", {"wait_s": False}), 400)
+    refused(api("PUT", f"/runs/{NOBODY}/cancel", {"force": "no"}), 404)
+    task = api("POST", "/tasks", {"capability": "nobody"}).json()
+    refused(api("PUT", f"/runs/{task['run_id']}/cancel", {"force": "no"}), 400)
 
 
 def test_deep_but_allowed_and_odd_but_valid_values_come_back_as_they_were(api: Any) -> None:
@@ -160,11 +188,33 @@ def test_body_over_the_limit_answers_413(api: Any, monkeypatch: pytest.MonkeyPat
         "stats=running",
         "status=wibble",
         "run=x",
+        "run=",
+        "status=",
         "capability=%00",
     ],
 )
 def test_lists_refuse_what_they_do_not_know(api: Any, query: str) -> None:
     refused(api("GET", f"/tasks?{query}"), 400, "invalid")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/schedules?paused=maybe",
+        "/schedules?paused=",
+        "/events?task=",
+        "/agents?kind=",
+        "/runs?parent=",
+        "/tasks/{task}/logs?attempt=0.5",
+        "/tasks/{task}/logs?attempt=",
+    ],
+)
+def test_filter_that_would_be_overlooked_is_refused(api: Any, path: str) -> None:
+    task = api("POST", "/tasks", {"capability": "nobody"}).json()["id"]
+    [problem] = refused(api("GET", path.format(task=task)), 400, "invalid")["problems"]
+    assert f"{problem['path']}=" in path
+    assert api("GET", "/schedules?paused=true").status_code == 200
+    assert api("GET", f"/tasks/{task}/logs?attempt=1&stream=").status_code == 200
 
 
 def test_misspelt_parameter_is_suggested(api: Any) -> None:
@@ -201,6 +251,8 @@ def test_invalid_definition_answers_400_with_every_problem(api: Any) -> None:
         (b"name: a\nname: b", "text/yaml"),
         (b'name: "\\0"\ntasks: {a: {capability: x}}', "application/x-yaml"),
         (b"", "application/yaml"),
+        (b'{"name": "a", "tasks": {"\\udfff": 1}}', "application/json"),
+        (b'{"\\udfff": ' + b"[" * 40 + b"]" * 40 + b"}", "application/json"),
     ],
 )
 def test_definitions_that_are_no_definitions_answer_400(api: Any, body: bytes, kind: str) -> None:

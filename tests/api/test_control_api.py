@@ -59,6 +59,65 @@ def test_role_that_is_missing_is_forbidden(api: Api, make_api: Any, run: dict[st
     assert api("POST", where, {"decision": "approve"}).status_code == 200
 
 
+NAMES = """
+name: names
+tasks:
+  paid: {uses: signal, with: {name: payment}}
+  page:
+    for_each: [1, 2]
+    uses: signal
+    with: {name: "page-${{ item }}-read"}
+  late: {needs: [paid], uses: signal}
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "warning"),
+    [
+        ("payment", ""),
+        ("late", ""),
+        ("page-1-read", ""),
+        ("page-9-read", ""),
+        ("paymnet", "No task of the run waits for a signal `paymnet`; did you mean `payment`?"),
+        ("page-1", "No task of the run waits for a signal `page-1`."),
+        ("paid", "No task of the run waits for a signal `paid`."),
+        ("wibble", "No task of the run waits for a signal `wibble`."),
+    ],
+)
+def test_a_signal_that_nobody_can_take_is_kept_and_warned_of(
+    api: Api, name: str, warning: str
+) -> None:
+    assert api("POST", "/workflows", NAMES, Content_Type="application/yaml").status_code == 201
+    run = api("POST", "/workflows/names/execute", {}).json()["id"]
+    sent = api("POST", f"/runs/{run}/signals/{name}")
+    assert (sent.status_code, sent.json()["warning"]) == (201, warning)
+    [kept] = api("GET", f"/runs/{run}/signals").json()["results"]
+    assert kept == {key: value for key, value in sent.json().items() if key != "warning"}
+
+
+@pytest.mark.parametrize(
+    ("template", "warns"), [("${{ inputs.word }}", False), ("$${{ x }}", True)]
+)
+def test_a_name_that_is_one_expression_may_be_any(api: Api, template: str, warns: bool) -> None:
+    tasks = {"any": {"uses": "signal", "with": {"name": template}}}
+    inputs = {"properties": {"word": {"type": "string"}}}
+    definition = {"name": "any", "inputs": inputs, "tasks": tasks}
+    assert api("POST", "/workflows", definition).status_code == 201
+    run = api("POST", "/workflows/any/execute", {"inputs": {"word": "said"}}).json()["id"]
+    assert bool(api("POST", f"/runs/{run}/signals/other").json()["warning"]) is warns
+
+
+def test_a_signal_for_what_is_inside_a_block_is_told_where_it_belongs(api: Api) -> None:
+    text = "name: b\ntasks:\n  block: {tasks: {paid: {uses: signal}}}\n"
+    api("POST", "/workflows", text, Content_Type="application/yaml")
+    run = api("POST", "/workflows/b/execute", {}).json()["id"]
+    said = api("POST", f"/runs/{run}/signals/paid").json()["warning"]
+    assert "a signal for one goes to its own id" in said
+    [inside] = api("GET", f"/runs?parent={run}").json()["results"]
+    assert api("POST", f"/runs/{inside['id']}/signals/paid").json()["warning"] == ""
+    assert api("GET", f"/runs/{run}").json()["status"] == "completed"
+
+
 def test_signal_to_one_task(api: Api, run: dict[str, Any]) -> None:
     where = f"/tasks/{task(api, run, 'paid')['id']}/signal"
     assert api("POST", where, [1, 2]).json()["result"] == [1, 2]

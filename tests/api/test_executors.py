@@ -65,6 +65,15 @@ class TestProtocol:
         api("POST", f"/tasks/{task['id']}/report", report)
         assert api("GET", f"/tasks/{task['id']}").json()["status"] == "failed"
 
+    def test_failure_without_a_message_is_recorded(self, api: Any, session_id: str) -> None:
+        api("POST", "/tasks", ECHO)
+        [task] = claim(api, session_id)
+        error = {"type": "KeyError", "message": ""}
+        report = {"fence": task["fence"], "status": "failed", "error": error}
+        assert api("POST", f"/tasks/{task['id']}/report", report).status_code == 204
+        shown = api("GET", f"/tasks/{task['id']}").json()
+        assert (shown["status"], shown["error"]["message"]) == ("failed", "")
+
     def test_a_stale_fence_is_refused(self, api: Any, session_id: str) -> None:
         api("POST", "/tasks", ECHO)
         [task] = claim(api, session_id)

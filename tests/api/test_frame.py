@@ -15,6 +15,7 @@ from rest_framework import exceptions
 from rest_framework.response import Response
 
 from opscore.api import problems
+from opscore.api.parsers import parse_json
 from opscore.api.waiting import WaitingEndpoint
 from opscore.errors import ForbiddenError, InvalidError, Problem, UnavailableError
 
@@ -43,6 +44,12 @@ def test_every_kind_of_error_has_its_answer(error: Exception, status: int, code:
     retry = failure.headers.get("Retry-After")
     assert retry == {503: "1", 429: "7"}.get(status)
     assert ("WWW-Authenticate" in failure.headers) == (status == 401)
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "NaN", "Infinity", "9" * 5000])
+def test_numbers_that_nobody_else_can_read_are_refused(number: str) -> None:
+    with pytest.raises(InvalidError):
+        parse_json(f'{{"x": [{number}]}}')
 
 
 def test_nested_problems_have_paths() -> None:

@@ -65,12 +65,46 @@ def test_validate_warns_of_what_nobody_offers(api: Any, project: Project) -> Non
         project=project, name="two", kind="remote", capabilities=["other"], labels=["cpu"]
     )
     text = f"{TWO}  c: {{uses: 'workflow:nobody'}}\nfinally:\n  d: {{capability: echo}}\n"
-    body = api("POST", "/workflows/validate", text, Content_Type="application/yaml").json()
+    body = checked(api, text)
     assert (body["valid"], body["tasks"]) == (True, 4)
     assert body["warnings"] == [
-        "tasks.b.capability: no agent offers `other` with gpu at present",
-        "uses: there is no workflow `nobody` yet",
+        {
+            "message": "no agent offers `other` with gpu at present",
+            "path": "tasks.b.capability",
+            "line": 4,
+        },
+        {"message": "there is no workflow `nobody` yet", "path": "tasks.c.uses", "line": 5},
     ]
     Agent.objects.filter(name="two").update(labels=["gpu"])
-    body = api("POST", "/workflows/validate", TWO, Content_Type="application/yaml").json()
-    assert body["warnings"] == []
+    assert checked(api, TWO)["warnings"] == []
+
+
+def test_a_warning_stands_where_its_author_wrote_the_word(api: Any) -> None:
+    text = """\
+name: placed
+templates:
+  nightly:
+    capability: sleep
+tasks:
+  block:
+    tasks:
+      sub: {uses: "workflow:nobody@2"}
+      again: {uses: "workflow:nobody"}
+  late: {extends: nightly}
+  self: {uses: "workflow:placed"}
+finally:
+  last: {uses: "workflow:nothing"}
+"""
+    warnings = checked(api, text)["warnings"]
+    assert [(each["line"], each["path"]) for each in warnings] == [
+        (4, "tasks.late.capability"),
+        (8, "tasks.block.tasks.sub.uses"),
+        (13, "finally.last.uses"),
+    ]
+
+
+def checked(api: Any, text: str) -> dict[str, Any]:
+    body: dict[str, Any] = api(
+        "POST", "/workflows/validate", text, Content_Type="application/yaml"
+    ).json()
+    return body

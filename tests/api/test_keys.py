@@ -97,6 +97,11 @@ def test_command_makes_lists_and_revokes(project: Project) -> None:
         _call("revoke", "nobody")
     with pytest.raises(CommandError, match="Scopes are"):
         _call("create", "x", "--scopes", "root")
+    with pytest.raises(CommandError, match="1 to 100 characters"):
+        _call("create", "x" * 101)
+    for days in ("nan", "inf", "1e12", "0"):
+        with pytest.raises(CommandError, match="a number above 0, at most"):
+            _call("create", "x", "--expires-days", days)
     with pytest.raises(CommandError, match="no project"):
         call_command("apikey", "--project", "other", "list")
 

@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import re
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+import yaml
 from django.apps import apps
 from django.contrib import admin
 from django.contrib.auth.models import User
 from django.core.management import call_command
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from agents.models import Agent, AgentSession
 from opscore import keys
 from opscore.config import ROOT, load_config
-from opscore.models import ApiKey, Event, Project
+from opscore.database import query
+from opscore.models import ApiKey, Event, IdempotentAnswer, Project
 from tasks import payloads
 from tasks.models import Attempt, Pause, RateWindow, Run, Task, TaskLog
+from tests.live_server import Server
+from workflows.models import Workflow, WorkflowVersion
 
 pytestmark = pytest.mark.django_db
 
@@ -61,6 +72,35 @@ def test_a_broker_that_is_away_makes_it_degraded_but_never_an_error(
     assert "127.0.0.1" not in health.content.decode()
 
 
+@pytest.mark.parametrize("scheme", ["rediss", "amqps"])
+def test_a_broker_behind_tls_is_asked_in_tls(client: Client, settings: Any, scheme: str) -> None:
+    first = ThreadPoolExecutor(1)
+    with socket.create_server(("127.0.0.1", 0)) as broker, first:
+        settings.CELERY_BROKER_URL = f"{scheme}://127.0.0.1:{broker.getsockname()[1]}"
+
+        def hear() -> bytes:
+            asker, _ = broker.accept()
+            with asker:
+                return asker.recv(1)
+
+        heard = first.submit(hear)
+        assert client.get("/ready").status_code == 503
+        assert heard.result(5) == b"\x16", "no handshake"
+
+
+def test_services_that_say_nothing_are_down_after_two_seconds(
+    client: Client, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        settings.CELERY_BROKER_URL = f"redis://{address}"
+        monkeypatch.setattr(load_config(), "database_url", f"postgresql://{address}/x")
+        began = time.monotonic()
+        parts = client.get("/health").json()["components"]
+    assert {part["status"] for part in parts.values()} == {"down"}
+    assert time.monotonic() - began < 3
+
+
 def test_a_database_that_is_away_makes_it_degraded(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -75,6 +115,25 @@ def test_document_is_complete_and_the_one_in_docs(tmp_path: Path) -> None:
     assert made.read_text() == written.read_text(), (
         "run: python manage.py spectacular --file docs/openapi.yaml"
     )
+
+
+def test_document_says_what_bodies_and_lists_take() -> None:
+    document = yaml.safe_load((ROOT / "docs" / "openapi.yaml").read_text())
+    submit = document["components"]["schemas"]["Submit"]
+    assert submit["additionalProperties"] is False
+    assert re.fullmatch(submit["properties"]["capability"]["pattern"], "a")
+    assert not re.search(submit["properties"]["capability"]["pattern"], " \t\x1f")
+    assert "additionalProperties" not in document["components"]["schemas"]["TaskDetail"]
+    parameters = {
+        (path, parameter["name"]): parameter["schema"]
+        for path, methods in document["paths"].items()
+        for operation in methods.values()
+        for parameter in operation.get("parameters", [])
+    }
+    assert parameters["/api/v1/tasks", "after"] == {"type": "string", "format": "uuid"}
+    assert parameters["/api/v1/events", "after"] == {"type": "integer"}
+    assert "waiting" in parameters["/api/v1/tasks", "status"]["items"]["enum"]
+    assert re.fullmatch(parameters["/api/v1/tasks", "Idempotency-Key"]["pattern"], "a-1")
 
 
 def test_document_and_its_page_are_served_without_key_and_from_here(client: Client) -> None:
@@ -103,6 +162,19 @@ def test_root_leads_to_the_admin_and_the_admin_to_its_login(client: Client) -> N
     assert "/admin/login/" in client.get("/admin/")["Location"]
 
 
+@pytest.mark.django_db(transaction=True)
+def test_pages_leave_no_connection_behind(server: Server) -> None:
+    def see() -> int:
+        # Any session makes Django look it up.
+        page = httpx.get(f"{server.url}/admin/login/", headers={"Cookie": f"sessionid={'x' * 32}"})
+        assert page.status_code == 200
+        sql = "SELECT count(*) AS open FROM pg_stat_activity WHERE datname = current_database()"
+        return int(query(sql, {})[0]["open"])
+
+    before = see()
+    assert max(see() for _ in range(10)) <= before + 1
+
+
 def test_every_model_of_ours_is_in_the_admin() -> None:
     for model in apps.get_models():
         if model._meta.app_label in OURS:
@@ -123,6 +195,69 @@ def test_every_list_and_page_of_the_admin_opens(
         assert row is not None, f"no {model.__name__} to look at"
         page = people.get(reverse(f"{base}_change", args=[row.pk]))
         assert page.status_code == 200, model
+
+
+def test_lists_of_the_admin_ask_no_more_for_more_rows(people: Client, project: Project) -> None:
+    def asked() -> int:
+        with CaptureQueriesContext(connection) as queries:
+            page = people.get(reverse("admin:agents_agent_changelist"))
+        assert page.content.decode().count(">active</span>") == Agent.objects.count()
+        return len(queries)
+
+    def add(name: str) -> None:
+        Agent.objects.create(project=project, name=name, kind="remote", status="active")
+
+    add("first")
+    few = asked()
+    for number in range(5):
+        add(f"later-{number}")
+    assert asked() == few
+
+
+@pytest.mark.parametrize(
+    "model", ["opscore_event", "opscore_idempotentanswer", "agents_agentsession"]
+)
+def test_filters_of_long_lists_do_not_read_all_rows(people: Client, model: str) -> None:
+    with CaptureQueriesContext(connection) as queries:
+        assert people.get(reverse(f"admin:{model}_changelist")).status_code == 200
+    asked = [query["sql"] for query in queries]
+    assert not [sql for sql in asked if "DISTINCT" in sql and f'FROM "{model}"' in sql]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "shown", "hidden"),
+    [
+        ("opscore_event_changelist?about=task", "task.lost", "agent.lost"),
+        ("opscore_idempotentanswer_changelist?answered=4", "POST /refused", "POST /done"),
+    ],
+)
+def test_filters_keep_what_was_chosen(
+    people: Client, project: Project, chosen: str, shown: str, hidden: str
+) -> None:
+    for kind in ("task.lost", "agent.lost"):
+        Event.objects.create(project=project, kind=kind)
+    for target, status in (("POST /refused", 409), ("POST /done", 201)):
+        IdempotentAnswer.objects.create(project=project, key="k", target=target, status=status)
+    name, _, choice = chosen.partition("?")
+    page = people.get(f"{reverse(f'admin:{name}')}?{choice}").content.decode()
+    assert shown in page
+    assert hidden not in page
+
+
+def test_page_of_a_workflow_reads_the_latest_definition_only(
+    people: Client, project: Project
+) -> None:
+    workflow = Workflow.objects.create(project=project, name="many")
+    for number in range(1, 31):
+        WorkflowVersion.objects.create(
+            workflow=workflow, number=number, version=str(number), digest=str(number), definition={}
+        )
+    with CaptureQueriesContext(connection) as queries:
+        page = people.get(reverse("admin:workflows_workflow_change", args=[workflow.pk]))
+    assert page.status_code == 200
+    read = [query["sql"] for query in queries if '"definition"' in query["sql"]]
+    assert read
+    assert all(sql.endswith("LIMIT 1") for sql in read)
 
 
 def test_rows_of_the_engine_cannot_be_changed_by_hand(people: Client, api: Any) -> None:

@@ -95,7 +95,13 @@ def test_workflow_may_be_json(api: Any) -> None:
         "valid": True,
         "name": "one",
         "tasks": 1,
-        "warnings": ["tasks.a.capability: no agent offers `echo` at present"],
+        "warnings": [
+            {
+                "message": "no agent offers `echo` at present",
+                "path": "tasks.a.capability",
+                "line": 1,
+            }
+        ],
     }
     assert api("GET", "/workflows/one").status_code == 404
     assert api("POST", "/workflows", body).status_code == 201

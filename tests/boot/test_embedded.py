@@ -194,7 +194,7 @@ def test_a_server_that_cannot_start_is_reported_with_its_last_words(config: Conf
     with Services(config):
         pass
     (config.var_dir / "postgres" / "data" / "PG_VERSION").unlink()
-    with pytest.raises(ChildError, match=r"(?s)PostgreSQL ended with exit status.*PG_VERSION"):
+    with pytest.raises(ChildError, match=r"(?s)PostgreSQL ended with exit code.*PG_VERSION"):
         Services(config).__enter__()
 
 

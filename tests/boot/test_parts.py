@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import psutil
 import pytest
 
 from opscore.config import ROOT, Config
-from opscore.errors import ConflictError
+from opscore.errors import ConflictError, InvalidError
+from opscore.platform.arrival import Arrival
 from opscore.platform.important import ImportantLines
 from opscore.platform.parts import Part
-from opscore.platform.ports import choose_port
-from opscore.platform.probe import wanted_agents
+from opscore.platform.ports import address_of, choose_port, url_of
+from opscore.platform.probe import Probe, wanted_agents
 from opscore.platform.sentences import told
 from tests.conftest import WaitUntil
 
@@ -34,7 +42,7 @@ def test_a_part_that_dies_is_started_again_after_a_delay(
         assert part.keep_running() == ""
         os.kill(first, signal.SIGKILL)
         news = wait_until(part.keep_running)
-        assert "sleeper ended with signal SIGKILL" in news
+        assert "sleeper ended with SIGKILL" in news
         assert "in 0.5 s" in news
         wait_until(lambda: part.keep_running() == "" and part.pid)
         assert part.pid != first
@@ -135,10 +143,74 @@ def test_a_taken_default_port_is_stepped_over_but_a_named_one_is_refused() -> No
 def test_the_hosts_file_says_how_many_agents_to_wait_for(tmp_path: Path) -> None:
     file = tmp_path / "agents.yaml"
     file.write_text("agents:\n  a: {kind: worker}\n  b: {replicas: 3}\n  c: {replicas: 0}\n")
-    assert wanted_agents(file) == 4
+    assert wanted_agents(file) == {"a-1", "b-1", "b-2", "b-3"}
     file.write_text("agents: [not, a, mapping]")
-    assert wanted_agents(file) == 0
-    assert wanted_agents(tmp_path / "absent.yaml") == 0
+    assert wanted_agents(file) == frozenset()
+    assert wanted_agents(tmp_path / "absent.yaml") == frozenset()
+
+
+def test_agents_that_an_operator_stopped_are_not_waited_for(tmp_path: Path) -> None:
+    file = tmp_path / "agents.yaml"
+    file.write_text("agents:\n  a: {kind: worker}\n  b: {replicas: 2}\n")
+    began = datetime.now(UTC)
+
+    def agent(name: str, status: str, desired: str, age_s: float) -> dict[str, str]:
+        changed_at = (began - timedelta(seconds=age_s)).isoformat()
+        row = {"name": name, "host": "here", "spec": name[0], "status": status, "reason": ""}
+        return {**row, "desired": desired, "changed_at": changed_at}
+
+    agents = [
+        agent("a-1", "active", "running", -1),
+        agent("b-1", "terminated", "stopped", 60),
+        agent("b-2@here", "error", "stopped", -1),
+    ]
+    said: list[str] = []
+    with answering({"results": agents, "next": None}) as url:
+        config = Config(agents_file=file, node_name="here")
+        Arrival(config, Probe(url), began, said.append).wait(lambda: None, within_s=0)
+        assert said == []
+        agents[1]["desired"] = "running"
+        Arrival(config, Probe(url), began, said.append).wait(lambda: None, within_s=0)
+    assert said == ["Only 1 of 2 agents are active (1 active)."]
+
+
+@contextmanager
+def answering(body: dict[str, Any]) -> Iterator[str]:
+    """Give the address of a web server that always answers with that body."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps(body).encode())
+
+    with HTTPServer(("127.0.0.1", 0), Answer) as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("host", "error", "said"),
+    [
+        ("nowhere.invalid", InvalidError, "OPSCORE_HOST: there is no address 'nowhere.invalid'"),
+        ("192.0.2.1", ConflictError, "cannot listen on 192.0.2.1"),
+    ],
+)
+def test_address_that_is_not_this_machines_is_refused_in_a_sentence(
+    host: str, error: type[Exception], said: str
+) -> None:
+    with pytest.raises(error, match=said):
+        choose_port(Config(host=host, port=0))
+
+
+def test_addresses_of_both_families_become_urls() -> None:
+    assert address_of("::1") == "::1"
+    assert address_of("localhost") in {"127.0.0.1", "::1"}
+    assert url_of("::1", 80) == url_of("::", 80) == "http://[::1]:80"
+    assert url_of("0.0.0.0", 80) == "http://127.0.0.1:80"
 
 
 def _is_zombie(pid: int) -> bool:

@@ -195,7 +195,7 @@ def _a_killed_web_server_comes_back(up: Up, probe: Probe, wait_until: WaitUntil)
     assert up.process is not None
     web, *_ = (one for one in up.named("granian") if one.ppid() == up.process.pid)
     web.kill()
-    wait_until(lambda: "web ended with signal SIGKILL" in up.text())
+    wait_until(lambda: "web ended with SIGKILL" in up.text())
     wait_until(probe.healthy, 30)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import graphlib
 import json
 import sys
 import time
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from opscore.documents import read
 from opscore.errors import InvalidError, Problem, TooLargeError
 from tasks.retries import RetryPolicy
+from workflows.ancestry import cycles
 from workflows.definition import Definition, TaskSpec, from_data, json_schema, parse
 
 GOOD = """\
@@ -232,6 +234,30 @@ def test_a_cycle_is_named_in_the_order_of_its_tasks(
         assert names[0] == names[-1]
         assert all(first in needs[second] for first, second in pairwise(names))
         assert problem.path == f"tasks.{names[0]}.needs"
+
+
+KEYS = st.integers(0, 7).map(str)
+
+
+@given(st.dictionaries(KEYS, st.lists(KEYS, max_size=3), max_size=8))
+def test_of_every_knot_a_cycle_is_named_and_no_task_twice(needs: dict[str, list[str]]) -> None:
+    found = list(cycles(needs))
+    named = [key for cycle in found for key in cycle[1:]]
+    assert len(named) == len(set(named))
+    for cycle in found:
+        assert cycle[0] == cycle[-1]
+        assert all(first in needs[second] for first, second in pairwise(cycle))
+    left = {key: [n for n in needs[key] if n not in named] for key in needs if key not in named}
+    graphlib.TopologicalSorter(left).prepare()
+
+
+def test_a_slip_in_a_template_does_not_hide_the_next_one() -> None:
+    tasks: dict[str, Any] = {f"t{n}": {"extends": "base"} for n in range(300)}
+    tasks["last"] = {"capability": "c", "with": {"x": "${{ tasks.nobody.result }}"}}
+    base = {"capability": "c", "with": {"x": "${{ nope }}"}}
+    data = {"name": "x", "templates": {"base": base}, "tasks": tasks}
+    told = problems_of(json.dumps(data, indent=1))
+    assert [problem.path for problem in told] == ["tasks.t0.with.x", "tasks.last.with.x"]
 
 
 def test_a_need_that_stands_twice_is_told() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import time
 from typing import Any
 
 import pytest
 
-from opscore.documents import MAX_BYTES, read
+from opscore.documents import MAX_BYTES, parent, read
 from opscore.errors import InvalidError, Problem, TooLargeError
+from opscore.texts import below
 
 
 def refused(text: str | bytes, media_type: str = "yaml") -> Problem:
@@ -145,3 +148,32 @@ def test_a_byte_order_mark_is_no_problem() -> None:
 def test_a_large_text_is_refused_before_it_is_read() -> None:
     with pytest.raises(TooLargeError, match="4 MiB"):
         read("x" * (MAX_BYTES + 1))
+
+
+@pytest.mark.parametrize(
+    ("media_type", "text"),
+    [("yaml", f"a:\n  ? {'k' * 1_001}\n  : 1\n"), ("json", f'{{"a": {{\n"{"k" * 1_001}": 1}}}}')],
+)
+def test_a_key_without_end_is_refused_with_its_place(media_type: str, text: str) -> None:
+    problem = refused(text, media_type)
+    assert (problem.path, problem.line) == ("a", 2)
+    assert "1,001 characters; at most 1,000 are allowed" in problem.message
+    assert read(text.replace("kk", "k", 1), media_type).data["a"] == {"k" * 1_000: 1}
+
+
+@pytest.mark.parametrize(
+    "key", ["plain", "two words", "a.b", "[0]", 'x"]', '["', '"].c["', "[.[.", ""]
+)
+def test_what_is_missing_below_a_key_has_the_line_of_the_key(key: str) -> None:
+    document = read(json.dumps({"a": [0, {key: {"x": 1}}]}, indent=0), "json")
+    there = below("a[1]", key)
+    assert document.line_of(there) == 5
+    assert document.line_of(f'{there}.y[7]["no such"].z') == 5
+
+
+def test_the_parent_of_a_long_path_is_found_at_once() -> None:
+    long = f'tasks["{"k" * 500_000}"]'
+    started = time.thread_time()
+    assert parent(f"{long}.capability") == long
+    assert parent(long) == "tasks"
+    assert time.thread_time() - started < 1

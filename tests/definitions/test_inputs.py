@@ -150,3 +150,43 @@ def test_data_inside_a_schema_is_not_taken_for_a_schema() -> None:
         }
     }
     assert definition(schema).check_inputs({"pattern": "("})["pattern"] == "("
+
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+@pytest.mark.parametrize(
+    ("items", "are_unique"),
+    [
+        ([1, True, "1", None, 1.5, [1], {"a": 1}, {"a": True}], True),
+        ([{"a": 1, "b": 2}, {"a": 2, "b": 1}], True),
+        ([1, 1.0], False),
+        ([{"a": 1, "b": [2.0]}, {"b": [2], "a": 1}], False),
+        ([[0], [0]], False),
+    ],
+)
+def test_unique_items_are_told_apart_as_json_schema_says(items: Any, *, are_unique: bool) -> None:
+    made = definition({"properties": {"a": {"uniqueItems": True}, "b": {"uniqueItems": False}}})
+    assert made.check_inputs({"b": items})
+    if are_unique:
+        assert made.check_inputs({"a": items})
+    else:
+        with pytest.raises(InvalidError) as caught:
+            made.check_inputs({"a": items})
+        assert "non-unique" in caught.value.problems[0].message
+
+
+@pytest.mark.parametrize("rule", [{}, {"$schema": DIALECT}])
+def test_many_unique_objects_are_checked_at_once(rule: dict[str, Any]) -> None:
+    made = definition({"properties": {"a": {**rule, "uniqueItems": True}}})
+    items = [{"n": n} for n in range(16_000)]
+    started = time.thread_time()
+    assert made.check_inputs({"a": items})
+    assert time.thread_time() - started < 5
+
+
+def test_a_schema_whose_lists_hold_many_objects_is_refused_at_once() -> None:
+    started = time.thread_time()
+    with pytest.raises(InvalidError):
+        definition({"required": [{"n": n} for n in range(16_000)]})
+    assert time.thread_time() - started < 10

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.utils import timezone
 
+from agents.handlers import Context, HandlerError
 from opscore.config import load_config
+from opscore.database import query
 from opscore.errors import ConflictError, InvalidError, NotFoundError
 from opscore.ids import uuid7
-from opscore.models import Project
-from tasks import control, epilogue, inbox, reconcile, reruns, subruns
-from tasks.flow import Catch, Concurrency, Repeat
+from opscore.models import Event, Project
+from tasks import control, epilogue, inbox, items, reconcile, reruns, subruns
+from tasks.claims import claim
+from tasks.flow import Catch, Concurrency, Repeat, Undo
 from tasks.models import Run, Task
 from tasks.reports import complete
+from tasks.retries import RetryPolicy
+from tasks.transitions import runs
 from tests.engine.conftest import Bench, error_of
 from tests.engine.flows import begin, node, refuse, statuses, task_of
 
@@ -179,3 +186,90 @@ def test_rerun_stands_in_line_too(bench: Bench) -> None:
     bench.finish(first)
     second.refresh_from_db()
     assert second.status == "running"
+
+
+def test_failure_before_the_beginning_is_caught_and_retried_too(bench: Bench) -> None:
+    slow = begin(
+        bench,
+        node("a", queue_timeout_s=60, catch=Catch(on=("queue_timeout",), result=1)),
+        node("b", queue_timeout_s=60, retry=RetryPolicy(limit=1, initial_s=1e6)),
+    )
+    slow.tasks.update(ready_at=timezone.now() - timedelta(minutes=2))
+    reconcile.reconcile()
+    assert statuses(slow) == {"a": "completed", "b": "retrying"}
+    assert task_of(slow, "b").attempts.get().outcome == "timeout"
+    taken = Concurrency(key="k", on_conflict="reject")
+    begin(bench, node("holder", concurrency=taken))
+    refused = begin(bench, node("a", concurrency=taken, catch=Catch(on=("concurrency",), result=1)))
+    assert statuses(refused) == {"a": "completed"}
+    broken = begin(bench, node("a", condition="1 / 0 == 1", catch=Catch(result=1)))
+    assert statuses(broken) == {"a": "completed"}
+    absent = begin(bench, node("a", uses="workflow:none", capability="", catch=Catch(result=1)))
+    assert statuses(absent) == {"a": "completed"}
+
+
+def test_what_is_caught_leaves_a_trace(bench: Bench) -> None:
+    bench.does("work", refuse)
+    run = bench.finish(begin(bench, node("a", catch=Catch(result=1))))
+    assert task_of(run, "a").attempts.get().outcome == "failed"
+    assert Event.objects.get(run_id=run.id, kind="task.caught").data["message"]
+
+
+def test_item_that_ran_when_its_list_ended_leaves_a_trace(bench: Bench) -> None:
+    run = begin(bench, node("each", for_each=[1, 2]))
+    assert claim(task_of(run, "each[1]").id, 1, bench.session.id)
+    bench.does("work", refuse)
+    bench.step(task_of(run, "each[0]"))
+    item = task_of(run, "each[1]")
+    assert (item.status, item.attempts.get().outcome) == ("cancelled", "cancelled")
+    assert error_of(item)["message"] == "Its list has ended."
+
+
+@pytest.mark.parametrize("lost", ["a failure", "room"])
+def test_lost_news_of_a_list_is_made_good_while_items_are_open(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    if lost == "a failure":
+        bench.does("work", refuse)
+    run = begin(bench, node("each", for_each=list(range(6)), max_parallel=4))
+    with monkeypatch.context() as patch:
+        patch.setattr(items, "gather", lambda task_id: None)
+        for n in range(3):
+            bench.step(task_of(run, f"each[{n}]"))
+    reconcile.reconcile()
+    if lost == "a failure":
+        assert statuses(run)["each"] == "failed"
+    else:
+        assert run.tasks.filter(parent_id__isnull=False).count() == 6
+
+
+def test_agent_may_call_its_error_cancelled(bench: Bench) -> None:
+    def stop(task: Context) -> None:
+        raise HandlerError("the order was withdrawn", type="cancelled")
+
+    bench.does("work", stop)
+    assert bench.finish(begin(bench, node("a"))).status == "failed"
+
+
+def test_forced_cancel_cut_short_is_finished_by_force(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undone: list[str] = []
+    bench.does("undo", lambda task: undone.append(task.key))
+    run = begin(bench, node("a", undo=Undo("undo")), node("b", "a"), epilogue=[node("late")])
+    bench.step(task_of(run, "a"))
+    with monkeypatch.context() as patch:
+        patch.setattr(control, "finish_cancel", lambda *args: None)
+        control.cancel_run(run.id, "ann", force=True)
+    reconcile.reconcile()
+    bench.finish(run)
+    assert (run.status, undone) == ("cancelled", [])
+    assert statuses(run) == {"a": "completed", "b": "cancelled", "late": "cancelled"}
+
+
+def test_cancel_that_is_finished_twice_is_noted_once(bench: Bench) -> None:
+    run = begin(bench, node("a"), epilogue=[node("late")])
+    query(runs.CANCEL_RUN_FLAG, {"id": run.id, "force": False})
+    for _ in range(2):
+        query(runs.CANCEL_RUN, {"id": run.id, "actor": "ann", "grace_s": 1.0})
+    assert Event.objects.filter(run_id=run.id, kind="run.cancelled").count() == 1

@@ -7,9 +7,12 @@ from typing import Any
 import pytest
 
 from agents.handlers import Context, HandlerError
-from tasks import control, reconcile
+from opscore.database import query
+from tasks import control, epilogue, reconcile
 from tasks.flow import Catch, Undo
+from tasks.models import Run
 from tasks.retries import RetryPolicy
+from tasks.transitions import runs
 from tests.engine.conftest import Bench, error_of
 from tests.engine.flows import begin, node, refuse, statuses, task_of
 
@@ -140,3 +143,25 @@ def test_what_a_catch_stood_in_for_is_not_taken_back(bench: Bench) -> None:
     bench.finish(run)
     assert statuses(run) == {"a": "completed", "b": "completed", "c": "failed"}
     assert run.status == "failed"
+
+
+def test_cancel_that_meets_the_end_of_a_run_still_takes_back(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undone: list[str] = []
+    bench.does("undo", lambda task: undone.append(task.key))
+    run = begin(bench, node("a", undo=Undo("undo")))
+    real = epilogue._next
+
+    def between(found: Run) -> None:
+        """Another process's cancel arrives after the run's row was read."""
+        monkeypatch.setattr(epilogue, "_next", real)
+        query(runs.CANCEL_RUN_FLAG, {"id": found.id, "force": False})
+        real(found)
+        control.finish_cancel(found.id)
+
+    monkeypatch.setattr(epilogue, "_next", between)
+    bench.step(task_of(run, "a"))
+    reconcile.reconcile()
+    bench.finish(run)
+    assert (run.status, undone) == ("cancelled", ["undo a"])

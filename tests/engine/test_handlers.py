@@ -9,14 +9,17 @@ from django.db import OperationalError
 
 from agents.handlers import Context, HandlerError, Registered
 from opscore.config import load_config
+from opscore.database import query_apart
 from opscore.models import Project
 from tasks import tasklogs
-from tasks.control import cancel_task
+from tasks.control import cancel_run, cancel_task
 from tasks.execution import Outcome
 from tasks.graph import Node
 from tasks.models import Task, TaskLog
 from tasks.submission import submit_task
+from tests.engine import flows
 from tests.engine.conftest import Bench, error_of, status_of, transaction_number
+from tests.engine.test_races import in_thread
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -158,3 +161,29 @@ def test_handlers_log_lines_are_kept(bench: Bench) -> None:
     task = submit_task(bench.project, node())
     bench.step(task)
     assert TaskLog.objects.get(task=task).text == "hello"
+
+
+def test_transactional_handler_that_asks_locks_nothing_and_gives_a_sign_of_life(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.execution._ASK_EVERY_S", 0.0)
+    seen: list[Any] = []
+
+    def work(task: Context) -> None:
+        seen.append(query_apart(_LEASE, {"id": task.task_id})[0]["lease"])
+        assert not task.cancelled()
+        seen.append(query_apart(_LEASE, {"id": task.task_id})[0]["lease"])
+        thread = in_thread(lambda: cancel_run(task.run_id))
+        thread.join(20)
+        seen.append(thread.is_alive())
+        seen.append(task.cancelled())
+
+    bench.handlers["work"] = Registered("work", work, transactional=True)
+    task = flows.task_of(flows.begin(bench, flows.node("a", heartbeat_s=60.0)), "a")
+    assert bench.step(task) is Outcome.STALE
+    before, after, *rest = seen
+    assert before < after
+    assert rest == [False, True]
+
+
+_LEASE = "SELECT lease_until AS lease FROM tasks_task WHERE id = %(id)s"

@@ -11,10 +11,10 @@ from django.utils import timezone
 
 from agents.handlers import Context
 from agents.models import Agent
-from opscore.errors import ConflictError
-from tasks import control, reconcile
+from opscore.errors import ConflictError, InvalidError
+from tasks import control, housekeeping, reconcile
 from tasks.flow import Catch, Concurrency, RateLimit
-from tasks.models import Run, Task
+from tasks.models import RateWindow, Run, Task
 from tasks.retries import RetryPolicy
 from tests.engine.conftest import Bench, error_of
 from tests.engine.flows import begin, node, pass_time, refuse, statuses, task_of
@@ -98,7 +98,52 @@ def test_rate_limit_is_a_sliding_window(bench: Bench) -> None:
     waits = [(task.wake_at - timezone.now()).total_seconds() for task in waiting if task.wake_at]
     assert [round(wait / 60) for wait in waits] == [1, 1, 2]
     pass_time(run)
-    assert bench.finish(run).status == "completed"
+    assert run.tasks.filter(status="queued").count() == 2, "late starts are reserved anew"
+
+
+def test_starts_that_came_due_in_a_pause_do_not_burst(bench: Bench) -> None:
+    rate = RateLimit(key="api", limit=1, per_s=60)
+    run = begin(bench, *(node(f"t{n}", rate_limit=rate) for n in range(5)))
+    bench.finish(run)
+    control.pause_run(run.id)
+    window = RateWindow.objects.get()
+    window.starts = [start - timedelta(hours=1) for start in window.starts]
+    window.save()
+    pass_time(run)
+    control.resume_run(run.id)
+    reconcile.reconcile()
+    assert run.tasks.filter(status="queued").count() == 1
+    waiting = run.tasks.filter(status="waiting").order_by("wake_at")
+    waits = [(task.wake_at - timezone.now()).total_seconds() for task in waiting if task.wake_at]
+    assert [round(wait / 60) for wait in waits] == [1, 2, 3]
+
+
+def test_rate_windows_that_have_passed_are_forgotten(bench: Bench) -> None:
+    for who in "ab":
+        rate = RateLimit(key=who, limit=1, per_s=60)
+        bench.finish(begin(bench, node("a", rate_limit=rate)))
+    RateWindow.objects.filter(key="a").update(starts=[timezone.now() - timedelta(hours=2)])
+    housekeeping.clean_up()
+    assert [window.key for window in RateWindow.objects.all()] == ["b"]
+
+
+def test_paused_workflow_takes_no_slot(bench: Bench) -> None:
+    slot = Concurrency("k")
+    first = begin(bench, node("a", concurrency=slot), workflow="w0")
+    stopped = begin(bench, node("b", concurrency=slot), workflow="w1")
+    free = begin(bench, node("c", concurrency=slot), workflow="w2")
+    control.pause(bench.project, "w1")
+    bench.finish(first)
+    assert (statuses(stopped), statuses(free)) == ({"b": "waiting"}, {"c": "queued"})
+
+
+def test_empty_key_is_refused(bench: Bench) -> None:
+    empty = Concurrency(key="${{ inputs.who }}")
+    with pytest.raises(InvalidError) as refused:
+        begin(bench, node("a"), concurrency=empty, inputs={"who": ""})
+    assert refused.value.problems[0].path == "concurrency.key"
+    run = begin(bench, node("a", concurrency=empty), inputs={"who": ""})
+    assert "is empty" in error_of(task_of(run, "a"))["message"]
 
 
 # ------------------------------------------------------------ time-outs and control

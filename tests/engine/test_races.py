@@ -6,23 +6,26 @@ import threading
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from django.db import connection, transaction
 from django.db.models import F
+from django.utils import timezone
 
 from agents.handlers import Context, HandlerError
 from opscore.database import query
 from opscore.errors import ConflictError
-from tasks import control, dispatch, items, reconcile, reports
-from tasks.flow import Concurrency, Flow, Undo
-from tasks.models import Run, Task
+from tasks import control, dispatch, items, reconcile, reports, reruns
+from tasks.claims import claim
+from tasks.flow import Catch, Concurrency, Flow, Undo
+from tasks.models import Payload, Run, Task
 from tasks.reports import complete
 from tasks.retries import RetryPolicy
 from tasks.transitions import runs
 from tests.conftest import WaitUntil
 from tests.engine.conftest import Bench, error_of
-from tests.engine.flows import begin, node, pass_time, statuses, task_of
+from tests.engine.flows import begin, node, pass_time, refuse, statuses, task_of
 from workflows import registry
 from workflows.definition import parse
 
@@ -113,13 +116,110 @@ def test_task_that_ends_while_its_run_stands_in_line(bench: Bench, how: str) -> 
     second = begin(bench, node("b", queue_timeout_s=5.0), concurrency=key)
     if how == "cancel":
         control.cancel_task(task_of(second, "b").id)
-    else:
-        second.tasks.update(ready_at=F("ready_at") - timedelta(minutes=1))
-        reconcile.reconcile()
     bench.finish(first)
+    if how == "queue timeout":
+        second.tasks.update(ready_at=F("ready_at") - timedelta(minutes=1))
     reconcile.reconcile()
     bench.finish(second)
     assert second.status == ("cancelled" if how == "cancel" else "failed")
+
+
+def test_time_in_line_and_in_a_pause_is_no_time_in_the_queue(bench: Bench) -> None:
+    key = Concurrency("k")
+    first = begin(bench, node("a"), concurrency=key)
+    second = begin(bench, node("b", queue_timeout_s=5.0), concurrency=key)
+    third = begin(bench, node("c", queue_timeout_s=5.0), workflow="nightly")
+    control.pause_run(third.id)
+    for run in (second, third):
+        run.tasks.update(ready_at=F("ready_at") - timedelta(minutes=1))
+    bench.finish(first)
+    control.resume_run(third.id)
+    control.pause(bench.project, "nightly")
+    third.tasks.update(ready_at=F("ready_at") - timedelta(minutes=1))
+    control.resume(bench.project, "nightly")
+    reconcile.reconcile()
+    assert (statuses(second), statuses(third)) == ({"b": "queued"}, {"c": "queued"})
+
+
+def test_cancelled_run_is_not_revived_by_a_place_that_becomes_free(
+    bench: Bench, wait_until: WaitUntil
+) -> None:
+    key = Concurrency("k")
+    first, second, third = (begin(bench, node("a"), concurrency=key) for _ in range(3))
+    with transaction.atomic():
+        control.cancel_run(second.id)
+        thread = in_thread(lambda: control.cancel_run(first.id))
+        somebody_waits(wait_until, 1)
+    thread.join()
+    reconcile.reconcile()
+    for run in (second, third):
+        run.refresh_from_db()
+    assert (second.status, third.status) == ("cancelled", "running")
+
+
+def test_failure_is_not_caught_for_an_attempt_that_is_over(bench: Bench) -> None:
+    run = begin(bench, node("a", catch=Catch(result=1)))
+    task = task_of(run, "a")
+    held = claim(task.id, 1, bench.session.id)
+    assert held is not None
+    old = reports.waiting_task(task.id, held.fence)
+    bench.reborn()
+    with pytest.raises(ConflictError):
+        reports._caught(old, {"type": "x", "message": "y"}, "failed")
+    bench.does("work", refuse)
+    assert bench.finish(run).status == "completed", "it is caught in its next attempt"
+
+
+def test_two_redrives_of_one_list_start_each_run_once(bench: Bench) -> None:
+    bench.does("work", refuse)
+    failed = bench.finish(begin(bench, node("a")))
+    assert len(reruns.redrive([failed.id])) == 1
+    assert reruns.redrive([failed.id]) == []
+
+
+def test_claim_that_cannot_be_read_fails_its_task(bench: Bench) -> None:
+    bench.does("work", lambda task: "x" * 300_000)
+    run = begin(
+        bench,
+        node("a"),
+        node("b", "a", inputs={"value": "${{ tasks.a.result }}"}),
+        node("c", "a", capability="other", condition="tasks.a.result != ''"),
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tasks.deciding.settle", lambda ids: None)
+        bench.step(task_of(run, "a"))
+    Payload.objects.all().delete()
+    bench.step(task_of(run, "b"))
+    reconcile.reconcile()
+    assert statuses(run) == {"a": "completed", "b": "failed", "c": "failed"}
+
+
+def test_one_row_that_breaks_stops_no_other(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    odd, sound = begin(bench, node("a")), begin(bench, node("a"))
+    Task.objects.update(losses=5)
+    for run in (odd, sound):
+        assert claim(task_of(run, "a").id, 1, bench.session.id)
+    broken = task_of(odd, "a").id
+
+    def give_up(task_id: UUID, *args: Any, **named: Any) -> bool:
+        if task_id == broken:
+            raise ZeroDivisionError("an odd row")
+        return reports.give_up(task_id, *args, **named)
+
+    monkeypatch.setattr(reconcile, "give_up", give_up)
+    bench.reborn()
+    assert statuses(odd) | statuses(sound) == {"a": "failed"}
+
+
+def test_resuming_one_run_hints_no_other(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = begin(bench, *(node(f"t{n}") for n in range(3)))
+    other.tasks.update(hinted_at=timezone.now() - timedelta(minutes=1))
+    run = begin(bench, node("a"))
+    control.pause_run(run.id)
+    sent: list[UUID] = []
+    monkeypatch.setattr("tasks.dispatch._send", lambda due: sent.extend(one.run_id for one in due))
+    control.resume_run(run.id)
+    assert sent == [run.id]
 
 
 def test_nobody_is_late_while_the_run_is_paused(bench: Bench) -> None:

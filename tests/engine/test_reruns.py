@@ -8,12 +8,12 @@ import pytest
 
 from agents.handlers import Context, HandlerError
 from opscore.errors import ConflictError, InvalidError
-from tasks import reruns
+from tasks import control, reruns
 from tasks.flow import Catch, Undo
 from tasks.models import Run
 from tasks.results import outputs_of
 from tests.engine.conftest import Bench
-from tests.engine.flows import begin, node, refuse, statuses
+from tests.engine.flows import begin, node, refuse, statuses, task_of
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -121,3 +121,49 @@ def test_what_was_taken_back_is_done_again(bench: Bench) -> None:
         "pay": "pending",
     }
     assert bench.finish(again).status == "completed"
+
+
+@pytest.mark.parametrize("first", ["x", "f"])
+def test_rerun_from_a_task_beside_a_failed_branch_does_that_branch_too(
+    bench: Bench, first: str
+) -> None:
+    bench.does("other", refuse)
+    run = bench.finish(begin(bench, node("x"), node("f", capability="other"), node("s", "f")))
+    bench.does("other", lambda task: 1)
+    again = reruns.rerun(run.id, keys=["x"])
+    assert statuses(again) == {"x": "queued", "f": "queued", "s": "pending"}
+    bench.step(task_of(again, first))
+    assert bench.finish(again).status == "completed"
+    assert set(statuses(again).values()) == {"completed"}
+
+
+def test_what_a_catch_stood_in_for_is_remembered_by_reruns(bench: Bench) -> None:
+    undone: list[str] = []
+    bench.does("work", refuse)
+    bench.does("other", refuse)
+    bench.does("undo", lambda task: undone.append(task.key))
+    caught = node("a", undo=Undo("undo"), catch=Catch(result=1))
+    run = bench.finish(begin(bench, caught, node("c", "a", capability="other")))
+    assert statuses(run) == {"a": "completed", "c": "failed"}
+    again = bench.finish(reruns.rerun(run.id))
+    assert (again.status, undone) == ("failed", [])
+
+
+def test_rerun_of_a_rerun_begins_with_the_original_task(bench: Bench) -> None:
+    bench.does("work", refuse)
+    bench.does("other", lambda task: "caught")
+    run = begin(bench, node("a", catch=Catch(capability="other")), node("b", capability="other"))
+    bench.finish(run)
+    again = bench.finish(reruns.rerun(run.id, keys=["b"]))
+    bench.does("work", lambda task: "fine")
+    last = bench.finish(reruns.rerun(again.id, keys=["a"]))
+    assert last.tasks.get(key="a").result == "fine"
+
+
+def test_rerun_of_what_was_cancelled_by_force_has_its_epilogue_again(bench: Bench) -> None:
+    run = begin(bench, node("a"), epilogue=[node("late")])
+    control.cancel_run(run.id, force=True)
+    run.refresh_from_db()
+    assert (run.status, statuses(run)["late"]) == ("cancelled", "cancelled")
+    again = bench.finish(reruns.rerun(run.id))
+    assert (again.status, statuses(again)["late"]) == ("completed", "completed")

@@ -137,3 +137,13 @@ def test_expressions_see_inputs_and_upstream_results(bench: Bench) -> None:
     assert outputs_of(run) == {"answer": 42, "run": "sums"}
     assert run.status == "completed"
     assert run.task_count == 2
+
+
+def test_limit_of_a_result_counts_bytes(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load_config().model_copy(update={"max_result_bytes": 100})
+    monkeypatch.setattr("tasks.results.load_config", lambda: config)
+    bench.does("work", lambda task: "é" * 90)
+    task = submit_task(bench.project, node())
+    assert bench.step(task) is Outcome.FAILED
+    task.refresh_from_db()
+    assert error_of(task)["message"] == "the result has 182 bytes, more than 100"

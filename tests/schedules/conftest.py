@@ -47,9 +47,17 @@ def schedule(project: Project, workflow: str) -> Callable[..., Schedule]:
     return make
 
 
+def hour_at_rest() -> int:
+    """Return an interval of an hour or more whose last slot is minutes ago, so that it is missed."""
+    from opscore.database import database_now
+
+    now = int(database_now().timestamp())
+    return next(every_s for every_s in range(3600, 7200) if now % every_s > 300)
+
+
 def make_due(schedule: Schedule, *, since_s: float) -> list[datetime]:
     """Move the schedule back as if nothing had ticked for so long; return its due slots."""
-    from workflows.schedule_checks import database_now
+    from opscore.database import database_now
     from workflows.slots import recurrence_of
 
     now = database_now()

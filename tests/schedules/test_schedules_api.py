@@ -12,12 +12,12 @@ from django.test import Client
 from django.urls import reverse
 
 from opscore import keys
+from opscore.database import database_now
 from opscore.models import Project
 from tasks.models import Run
 from tests.schedules.conftest import make_due
 from workflows.firing import tick
 from workflows.models import Schedule, Slot
-from workflows.schedule_checks import database_now
 
 if TYPE_CHECKING:
     from tests.api.conftest import Api

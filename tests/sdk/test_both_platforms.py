@@ -18,7 +18,7 @@ from opscore_sdk import (
     NotFoundError,
 )
 from opscore_sdk.asking import ask
-from opscore_sdk.wire import ClaimedTask
+from opscore_sdk.protocol import ClaimedTask
 from tests.sdk.places import Place
 
 SCHEMAS = yaml.safe_load((ROOT / "docs" / "openapi.yaml").read_text())["components"]["schemas"]

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from opscore_sdk import Client
+from opscore_sdk.wire import AGENT_THERE
 from tests.live_server import Server
 
 SUM = """\
@@ -27,6 +29,24 @@ tasks:
 outputs: {total: "${{ tasks.a.result }}"}
 """
 BAD = "name: x\ntasks:\n  a:\n    capabilty: add\n  b: {capability: add, needs: [c]}\n"
+
+TYPED = """\
+name: typed
+inputs:
+  properties:
+    n: {type: integer}
+    flag: {type: boolean}
+    part: {type: number}
+    list: {type: array}
+    map: {type: object}
+    some: {anyOf: [{type: integer}, {type: "null"}]}
+    spaced name: {type: integer}
+    code: {type: string, pattern: "^[a-z]+$"}
+    size: {enum: ["1", "2"]}
+tasks: {a: {capability: add}}
+"""
+NESTED = "name: nested\ntasks: {block: {tasks: {hold: {uses: signal}}}}\n"
+LINED = "name: lined\nconcurrency: {key: deploy}\ntasks: {hold: {uses: signal}}\n"
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -99,10 +119,54 @@ def test_every_problem_is_printed_with_file_and_line(opscore: Any, sum_file: str
     assert {problem["line"] for problem in problems} >= {4, 5}
 
 
-def test_validate_says_what_is_valid(opscore: Any, sum_file: str) -> None:
-    assert opscore("validate", sum_file).stdout == "sum.yaml: valid, 1 task\n"
+def test_validate_says_what_is_valid_and_where_it_warns(opscore: Any, sum_file: str) -> None:
+    done = opscore("validate", sum_file)
+    assert (done.returncode, done.stdout) == (0, "sum.yaml: valid, 1 task\n")
+    message = "no agent offers `add` at present"
+    assert done.stderr == f"sum.yaml:8: warning: tasks.a.capability: {message}\n"
     shown = json.loads(opscore("validate", sum_file, "--json").stdout)
     assert (shown["valid"], shown["tasks"]) == (True, 1)
+    assert shown["warnings"] == [{"message": message, "path": "tasks.a.capability", "line": 8}]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {
+            "n=4": "n=4",
+            "flag=true": "flag=true",
+            "part=0.5": "part=0.5",
+            "list=[1, 2]": "'list=[1, 2]'",
+            'map={"a": 1}': """'map={"a": 1}'""",
+            "some=5": "some=5",
+            "spaced name=5": "'spaced name=5'",
+            "code=12": None,
+            "size=3": None,
+        },
+        {"flag=yes": "flag=JSON", 'n="4"': "n=JSON", "n2=4": None},
+    ],
+)
+def test_a_text_where_something_else_is_wanted_gets_a_hint(
+    opscore: Any, tmp_path: Path, given: dict[str, str | None]
+) -> None:
+    (tmp_path / "typed.yaml").write_text(TYPED)
+    done = opscore("run", "typed.yaml", *(f"--input={pair}" for pair in given))
+    assert done.returncode == 2
+    lines = done.stderr.splitlines()
+    told, hints = lines[: len(given)], lines[len(given) :]
+    assert all(line.startswith("typed.yaml: inputs") for line in told)
+    assert hints == [
+        f"opscore: hint: --input gives a text; for another value: --input-json {hint}"
+        for hint in given.values()
+        if hint
+    ]
+
+
+def test_a_value_that_was_given_as_json_gets_no_hint(opscore: Any, tmp_path: Path) -> None:
+    (tmp_path / "typed.yaml").write_text(TYPED)
+    done = opscore("run", "typed.yaml", "--input-json", 'n="4"', "--input", "code=ab")
+    assert (done.returncode, "hint" in done.stderr) == (2, False)
+    assert opscore("run", "typed.yaml", "--input-json", "n=4").returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -148,11 +212,87 @@ def test_errors_are_one_sentence(opscore: Any, environ: dict[str, str], said: st
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_unknown_run_is_one_sentence(opscore: Any) -> None:
+NO_RUN = (
+    "opscore: {!r} is no id of a run; opscore status --all shows the newest runs with their ids."
+)
+NO_TASK = (
+    "opscore: {!r} is no id of a task; "
+    "opscore approvals shows the tasks that wait for a decision, with their ids."
+)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["status", "nope"], NO_RUN),
+        (["status", "a/b"], NO_RUN),
+        (["status", "01990000-0000-7000-8000-0000000000aa"], NO_RUN),
+        (["cancel", "nope"], NO_RUN),
+        (["pause", "nope"], NO_RUN),
+        (["resume", "nope"], NO_RUN),
+        (["rerun", "nope", "--wait"], NO_RUN),
+        (["signal", "nope", "x"], NO_RUN),
+        (["approve", "nope"], NO_TASK),
+        (["approve", "01990000-0000-7000-8000-0000000000aa"], NO_TASK),
+        (["reject", "nope", "--comment", "no"], NO_TASK),
+    ],
+)
+def test_what_is_no_id_is_one_sentence(opscore: Any, arguments: list[str], sentence: str) -> None:
+    done = opscore(*arguments)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr == sentence.format(arguments[1]) + "\n"
+
+
+def test_what_is_no_id_is_told_to_programs(opscore: Any) -> None:
     done = opscore("status", "wibble", "--json")
     assert done.returncode == 3
-    assert json.loads(done.stdout)["status"] == 404
+    told = json.loads(done.stdout)
+    assert (told["status"], told["code"]) == (404, "not_found")
+    assert told["error"].startswith("'wibble' is no id of a run")
+    assert told["request_id"]
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_runs_below_others_are_listed_with_all(
+    opscore: Any, tmp_path: Path, wait_until: Any
+) -> None:
+    (tmp_path / "nested.yaml").write_text(NESTED)
+    top = json.loads(opscore("run", "nested.yaml", "--json").stdout)["id"]
+
+    def listed(*more: str) -> list[str]:
+        return [run["id"] for run in json.loads(opscore("status", "--json", *more).stdout)]
+
+    below = wait_until(lambda: [run for run in listed("--all") if run != top])
+    assert len(below) == 1
+    assert listed() == [top]
+    assert below[0] in opscore("status", "--all").stdout
+    assert below[0] not in opscore("status").stdout
+    assert below[0] in opscore("status", below[0]).stdout
+
+
+def test_status_of_a_run_in_line_says_what_it_waits_for(opscore: Any, tmp_path: Path) -> None:
+    (tmp_path / "lined.yaml").write_text(LINED)
+    first, _, third = (
+        json.loads(opscore("run", "lined.yaml", "--json").stdout)["id"] for _ in range(3)
+    )
+    shown = opscore("status", third)
+    assert shown.returncode == 0
+    assert shown.stdout.splitlines()[2] == (
+        f"waits for the concurrency key 'deploy', 1 at a time; held by {first}; 1 more come first"
+    )
+    assert "waits for the concurrency key" not in opscore("status", first).stdout
+
+
+def test_a_signal_that_nobody_waits_for_is_warned_of(opscore: Any, tmp_path: Path) -> None:
+    (tmp_path / "lined.yaml").write_text(LINED)
+    run = json.loads(opscore("run", "lined.yaml", "--json").stdout)["id"]
+    done = opscore("signal", run, "hodl")
+    assert (done.returncode, done.stdout) == (0, f"hodl sent to {run}\n")
+    assert done.stderr == (
+        "opscore: warning: No task of the run waits for a signal `hodl`; did you mean `hold`?\n"
+    )
+    done = opscore("signal", run, "hold", "--json")
+    assert (json.loads(done.stdout)["warning"], done.stderr) == ("", "")
 
 
 def test_place_is_read_from_the_file_that_make_up_writes(
@@ -162,19 +302,34 @@ def test_place_is_read_from_the_file_that_make_up_writes(
     env = f"# a comment\nexport OPSCORE_API_URL='{server.url}'\nOPSCORE_API_KEY={server.key}\n"
     (tmp_path / "var" / "opscore.env").write_text(env)
     done = opscore("agents", OPSCORE_API_URL="", OPSCORE_API_KEY="")
-    assert (done.returncode, done.stdout) == (0, "No agent is registered.\n")
+    assert done.returncode == 0
+    assert done.stdout == "No agent is registered, or all are terminated: opscore agents --all\n"
     assert opscore("status", OPSCORE_API_URL="", OPSCORE_API_KEY="").stdout.startswith(
         "There are no runs"
     )
 
 
 @pytest.mark.usefixtures("worker")
-def test_agents_are_listed(opscore: Any) -> None:
+def test_agents_are_listed_without_the_terminated_ones(opscore: Any, client: Client) -> None:
+    assert opscore("agents", "--all").stdout.count("\n") == 2
+    client.register_agent("gone", "remote")
+    client.stop_agent("gone")
     text = opscore("agents").stdout
     (agent,) = json.loads(opscore("agents", "--json").stdout)
     assert agent["name"] == "adder"
     assert agent["id"] in text
     assert "active" in text
+    assert "gone" not in text
+    assert "terminated" in opscore("agents", "--all").stdout
+    # The newest one is not shown, and does not count.
+    (agent,) = json.loads(opscore("agents", "--json", "--limit", "1").stdout)
+    assert agent["name"] == "adder"
+
+
+def test_agents_of_every_status_but_one_are_listed() -> None:
+    from agents.serializers import STATUSES
+
+    assert {*AGENT_THERE, "terminated"} == set(STATUSES)
 
 
 def test_interrupt_leaves_the_run_and_says_how_to_see_it(

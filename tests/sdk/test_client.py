@@ -40,7 +40,7 @@ outputs: {total: "${{ tasks.b.result }}"}
 
 @pytest.mark.usefixtures("worker")
 def test_a_workflow_is_uploaded_executed_and_waited_for(client: Client) -> None:
-    assert (client.validate(SUM).tasks, client.validate(SUM).warnings) == (2, [])
+    assert (client.validate(SUM).tasks, client.validate(SUM).warnings) == (2, ())
     uploaded = client.upload(SUM)
     assert (uploaded.name, uploaded.created) == ("sum", True)
     assert client.upload(SUM).created is False
@@ -89,6 +89,8 @@ def test_runs_are_drawn_paused_signalled_and_run_again(client: Client) -> None:
     assert client.pause_run(run.id).status == "paused"
     assert client.resume_run(run.id).status == "running"
     assert client.signal(run.id, "paid", {"sum": 3})["payload"] == {"sum": 3}
+    assert [row.id for row in client.runs(parent="none")] == [run.id]
+    assert client.runs(parent=run.id) == []
     with pytest.raises(ConflictError):
         client.rerun(run.id)
     client.cancel_run(run.id)
@@ -132,6 +134,8 @@ class _Small(httpx.BaseTransport):
 
 
 def test_what_the_platform_refuses_becomes_an_error_of_its_own(client: Client) -> None:
+    (warning,) = client.validate("name: x\ntasks:\n  a: {capability: nobody}\n").warnings
+    assert (warning.line, warning.path) == (3, "tasks.a.capability")
     with pytest.raises(NotFoundError, match="no workflow"):
         client.execute("nothing")
     with pytest.raises(InvalidError) as caught:

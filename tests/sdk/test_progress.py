@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import io
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -66,6 +67,27 @@ def test_lines_name_each_change_once() -> None:
         "failed     b on adder in 2.0 s: lost its agent 2 times; no [luck]",
         "run failed: 1 of 2 tasks completed in 1 min 5 s: b: no luck",
     ]
+
+
+def in_line(ahead: int, *held_by: str) -> Run:
+    place = {"key": "deploy", "limit": 2, "held_by": list(held_by), "ahead": ahead}
+    return replace(run_of("created", a="pending"), waits_for_place=place)
+
+
+def test_a_run_in_line_says_once_who_comes_before_it() -> None:
+    first, later = in_line(3, "r1", "r2"), in_line(0)
+    stream = io.StringIO()
+    follow([first, first, later, run_of(a="running")], stream=stream)
+    lines = [line.split(" ", 1)[1] for line in stream.getvalue().splitlines()]
+    said = "waits for the concurrency key 'deploy', 2 at a time"
+    assert lines == [
+        f"created    {said}; held by r1, r2; 3 more come first",
+        f"created    {said}",
+        "running    a on adder",
+    ]
+    stream = io.StringIO()
+    follow([first], stream=stream, live=True)
+    assert "held by r1, r2" in stream.getvalue()
 
 
 def test_terminal_gets_a_live_table_that_ends_whole() -> None:

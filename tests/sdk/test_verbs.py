@@ -9,12 +9,15 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
+from opscore_sdk.wire import AGENT_THERE
 from tests.sdk.conftest import Stub
 
 RUN_ID = "01990000-0000-7000-8000-0000000000aa"
+AGENTS = f"GET /agents?{urlencode({'status': ','.join(AGENT_THERE), 'limit': 200})}"
 LONG = "a very long reason that no table may cut: " + "x" * 150
 
 
@@ -74,10 +77,13 @@ def test_who_may_not_see_agents_is_not_warned(stub: Stub, asking: Any, workflow:
 
 
 def test_warnings_of_the_platform_are_shown(stub: Stub, asking: Any, workflow: str) -> None:
-    answer = {"valid": True, "tasks": 2, "warnings": ["tasks.a: nobody reads its result"]}
-    stub.on("POST /workflows/validate", answer)
+    warnings = [{"message": "nobody reads it", "path": "tasks.a", "line": 3}, {"message": "odd"}]
+    stub.on("POST /workflows/validate", {"valid": True, "tasks": 2, "warnings": warnings})
     done = asking("validate", workflow)
-    assert done.stderr == "sum.yaml: warning: tasks.a: nobody reads its result\n"
+    assert done.stderr.splitlines() == [
+        "sum.yaml:3: warning: tasks.a: nobody reads it",
+        "sum.yaml: warning: odd",
+    ]
     assert done.stdout == "sum.yaml: valid, 2 tasks\n"
 
 
@@ -163,6 +169,8 @@ def test_schedules_are_listed(stub: Stub, asking: Any) -> None:
         (["signal", "r", "s", "--data", "{"], "--data: not JSON"),
         (["run", "x.yaml", "--patience", "long"], "'long' is no time"),
         (["graph", "x", "--format", "dot"], "invalid choice"),
+        (["signal", "r", "a/b"], "at least one character, and no `/`"),
+        (["signal", "r", ""], "at least one character, and no `/`"),
     ],
 )
 def test_wrong_usage_asks_nothing(stub: Stub, asking: Any, arguments: list[str], said: str) -> None:
@@ -175,10 +183,23 @@ def test_help_says_what_the_exit_status_means(asking: Any) -> None:
     assert "the run failed or was cancelled" in asking("run", "--help").stdout
 
 
+def test_a_check_needs_the_platform_and_its_help_says_so(asking: Any, workflow: str) -> None:
+    for arguments in (["validate", workflow], ["graph", workflow]):
+        said = " ".join(asking(arguments[0], "--help").stdout.split())
+        assert "(asks the platform, which must be running)" in said
+        away = asking(*arguments, OPSCORE_API_URL="http://127.0.0.1:1")
+        assert (away.returncode, "Nobody answers" in away.stderr) == (3, True)
+
+
+def test_a_server_that_is_not_the_platform_is_told_as_that(stub: Stub, asking: Any) -> None:
+    stub.on("GET /runs/nope", "no such page", 404)
+    assert "is it Ops-Core?" in asking("status", "nope").stderr
+
+
 def test_nothing_is_cut_in_a_pipe(stub: Stub, asking: Any) -> None:
     agents = [agent_of("a" * 60, reason=f"{LONG}\nsecond\x1b[2J line"), agent_of(paused=True)]
-    stub.on("GET /agents?limit=200", {"results": agents, "next": None})
-    stub.on("GET /runs?limit=20", {"results": [run_of()], "next": None})
+    stub.on(AGENTS, {"results": agents, "next": None})
+    stub.on("GET /runs?parent=none&limit=20", {"results": [run_of()], "next": None})
     shown = asking("agents").stdout
     assert "a" * 60 in shown
     assert f"{LONG} | second [2J line" in shown
@@ -187,8 +208,8 @@ def test_nothing_is_cut_in_a_pipe(stub: Stub, asking: Any) -> None:
 
 
 def test_a_narrow_terminal_cuts_the_last_column_and_no_id(stub: Stub, tmp_path: Path) -> None:
-    stub.on("GET /agents?limit=200", {"results": [agent_of(reason=LONG, status="completed")]})
-    stub.answers["GET /agents?limit=200"][0][1]["next"] = None
+    agents = [agent_of(reason=LONG, status="completed")]
+    stub.on(AGENTS, {"results": agents, "next": None})
     ours, theirs = pty.openpty()
     env = {**os.environ, "OPSCORE_API_URL": stub.url, "OPSCORE_API_KEY": "k", "COLUMNS": "80"}
     env["PYTHONPATH"] = str(Path(__file__).parents[2])

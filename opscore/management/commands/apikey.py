@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
@@ -12,6 +12,8 @@ from django.utils import timezone
 from opscore import keys
 from opscore.errors import OpsCoreError
 from opscore.models import ApiKey, Project
+
+_LONGEST_DAYS = 36_500
 
 
 class Command(BaseCommand):
@@ -45,8 +47,7 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from None
 
     def _create(self, project: Project, options: dict[str, Any]) -> None:
-        days = options["expires_days"]
-        expires_at = None if days is None else timezone.now() + timedelta(days=days)
+        expires_at = _expiry(options["expires_days"])
         scopes = [scope.strip() for scope in options["scopes"].split(",") if scope.strip()]
         _, text = keys.create(project, options["name"], scopes, expires_at=expires_at)
         self.stderr.write("This key is shown only now:")
@@ -62,3 +63,11 @@ class Command(BaseCommand):
     def _revoke(self, project: Project, options: dict[str, Any]) -> None:
         for key in keys.revoke(project, options["ref"]):
             self.stdout.write(f"revoked {key.prefix}  {key.name}")
+
+
+def _expiry(days: float | None) -> datetime | None:
+    if days is None:
+        return None
+    if not 0 < days <= _LONGEST_DAYS:
+        raise CommandError(f"--expires-days: a number above 0, at most {_LONGEST_DAYS}.")
+    return timezone.now() + timedelta(days=days)

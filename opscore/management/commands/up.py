@@ -8,8 +8,9 @@ from argparse import ArgumentParser
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
+from pydantic import ValidationError
 
-from opscore.config import Config
+from opscore.config import Config, not_ours, said
 from opscore.embedded import ChildError
 from opscore.errors import OpsCoreError
 from opscore.platform import Platform
@@ -33,8 +34,8 @@ class Command(BaseCommand):
         # SIGINT too: a shell without job control starts its background jobs deaf to it.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.default_int_handler)
-        config = Config() if port is None else Config(port=port)
         try:
+            config = Config() if port is None else Config(port=port)
             with Platform(config, flower=flower, say=self._say) as platform:
                 self._welcome(platform)
                 while True:
@@ -42,14 +43,12 @@ class Command(BaseCommand):
                     time.sleep(_STEP_S)
         except KeyboardInterrupt:
             self._say("Stopped.")
+        except ValidationError as error:
+            raise CommandError(said(error)) from None
         except (OpsCoreError, ChildError) as error:
             raise CommandError(str(error)) from None
         except PermissionError as error:
-            raise CommandError(
-                f"{error.filename} cannot be used by this account ({error.strerror}). "
-                "It was made by another one, perhaps by root: set OPSCORE_VAR_DIR to another "
-                "folder, or run as that account."
-            ) from None
+            raise CommandError(not_ours(error)) from None
 
     def _say(self, line: str) -> None:
         self.stdout.write(line)

@@ -8,7 +8,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('tasks', '0002_constructs'),
+        ('tasks', '0003_windows_and_reruns'),
     ]
 
     operations = [

@@ -1,0 +1,209 @@
+"""Things for made-up requests to meet: without them nearly every answer would be a 404."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+import httpx
+
+#: An agent that only a supervisor could have made; the test writes its row.
+SUPERVISED = "supervised"
+_FLOW = """
+name: flow
+tasks:
+  paid: {uses: signal, with: {name: go}}
+  ok: {needs: paid, uses: approval, with: {message: "Ship it?"}}
+  ship: {needs: ok, capability: ship}
+"""
+_GATE = """
+name: gate
+tasks:
+  ok: {uses: approval, with: {message: "Ship it?"}}
+"""
+
+
+@dataclass
+class World:
+    """Makes agents, sessions, tasks, runs and schedules in whatever state, over HTTP."""
+
+    client: httpx.Client
+    _session: str = ""
+    _numbers: count[int] = field(default_factory=count)
+
+    def __post_init__(self) -> None:
+        for text in (_FLOW, _GATE):
+            self._send("POST", "workflows", text, kind="application/yaml")
+        self._session = self.session()
+
+    def path_parameters(self, path: str, pick: int) -> dict[str, str]:
+        """Return what the placeholders of a path may stand for: `pick` chooses the state.
+
+        An even one chooses the state in which the operation can succeed.
+        """
+        if "{" not in path:
+            return {}
+        words = path.split("/")
+        makers = _MAKERS[words[3]]
+        number = pick // 2 if pick % 2 else _FITTING.get(words[-1], 0)
+        name = path.partition("{")[2].partition("}")[0]
+        return {name: makers[number % len(makers)](self), "name": "go"}
+
+    def fitting(self, path: str) -> str:
+        """Return the path with things in the state in which the operation can succeed."""
+        for name, value in self.path_parameters(path, 0).items():
+            path = path.replace(f"{{{name}}}", value)
+        return path
+
+    def body(self, label: str, pick: int) -> dict[str, Any]:
+        """Return values for a body that mean something to the operation."""
+        return _MEANT[label](pick) if label in _MEANT else {}
+
+    def resume(self, workflow: str) -> None:
+        """End a pause of a workflow, or of everything."""
+        self._send("POST", "resume", {"workflow": workflow} if workflow else {})
+
+    # ---------------------------------------------------------------- agents
+    def agent(self) -> str:
+        """Return the name of a new agent that polls."""
+        body = {"name": f"agent-{next(self._numbers)}", "kind": "remote", "capabilities": ["work"]}
+        return str(self._send("POST", "agents", body)["name"])
+
+    def supervised_agent(self) -> str:
+        """Return the name of an agent that Ops-Core starts."""
+        return SUPERVISED
+
+    def session(self) -> str:
+        """Return the id of a new agent's session."""
+        return str(self._send("POST", f"agents/{self.agent()}/sessions", {})["session_id"])
+
+    # ---------------------------------------------------------------- tasks
+    def queued_task(self) -> str:
+        """Return the id of a task that nobody is able to do."""
+        return str(self._send("POST", "tasks", {"capability": "nobody"})["id"])
+
+    def running_task(self) -> str:
+        """Return the id of a task that a session holds, with fence 1."""
+        made = self._send("POST", "tasks", {"capability": "work", "priority": 9})
+        claim = self._send("POST", f"sessions/{self._session}/claim", {"limit": 100})
+        assert made["id"] in [task["id"] for task in claim["tasks"]]
+        return str(made["id"])
+
+    def task_for_a_signal(self) -> str:
+        """Return the id of a task that waits for a signal."""
+        return self._task_of(self.waiting_run(), "paid")
+
+    def task_for_approval(self) -> str:
+        """Return the id of a task that waits for a decision."""
+        return self._task_of(self._execute("gate"), "ok")
+
+    def ended_task(self) -> str:
+        """Return the id of a cancelled task."""
+        task = self.queued_task()
+        self._send("PUT", f"tasks/{task}/cancel")
+        return task
+
+    # ---------------------------------------------------------------- runs
+    def waiting_run(self) -> str:
+        """Return the id of a run that waits for a signal."""
+        return self._execute("flow")
+
+    def paused_run(self) -> str:
+        """Return the id of a paused run."""
+        run = self.waiting_run()
+        self._send("POST", f"runs/{run}/pause")
+        return run
+
+    def cancelled_run(self) -> str:
+        """Return the id of a cancelled run."""
+        run = self.waiting_run()
+        self._send("PUT", f"runs/{run}/cancel", {"force": True})
+        return run
+
+    def failed_run(self) -> str:
+        """Return the id of a failed run."""
+        run = self._execute("gate")
+        decision = {"decision": "reject", "comment": "no"}
+        self._send("POST", f"tasks/{self._task_of(run, 'ok')}/approval", decision)
+        return run
+
+    # ---------------------------------------------------------------- definitions
+    def schedule(self) -> str:
+        """Return the name of a new schedule."""
+        body = {"name": f"every-{next(self._numbers)}", "workflow": "flow", "every_s": 3600}
+        return str(self._send("POST", "schedules", body)["name"])
+
+    def workflow(self) -> str:
+        """Return the name of a workflow."""
+        return "flow"
+
+    def _execute(self, workflow: str) -> str:
+        return str(self._send("POST", f"workflows/{workflow}/execute", {})["id"])
+
+    def _task_of(self, run: str, key: str) -> str:
+        tasks = self._send("GET", f"runs/{run}")["tasks"]
+        return str(next(task["id"] for task in tasks if task["key"] == key))
+
+    def _send(
+        self, method: str, path: str, body: Any = None, kind: str = "application/json"
+    ) -> Mapping[str, Any]:
+        how: dict[str, Any] = {"content": body} if isinstance(body, str) else {"json": body}
+        headers = {"Content-Type": kind}
+        answer = self.client.request(method, f"/api/v1/{path}", headers=headers, **how)
+        assert answer.is_success, f"{method} {path}: {answer.text}"
+        found: Mapping[str, Any] = answer.json() if answer.content else {}
+        return found
+
+
+def _definition(pick: int) -> dict[str, Any]:
+    return {"name": f"made-{pick}", "tasks": {"a": {"capability": "work"}}}
+
+
+_TIMING = {"version": None, "slot_input": None, "timezone": "UTC", "workflow": "flow"}
+_MEANT: Mapping[str, Callable[[int], dict[str, Any]]] = {
+    "POST /api/v1/agents": lambda pick: {"name": f"made-{pick}", "kind": "remote"},
+    "POST /api/v1/schedules": lambda pick: {
+        **_TIMING,
+        "name": f"made-{pick}",
+        "cron": None,
+        "every_s": 60,
+    },
+    "PATCH /api/v1/schedules/{ref}": lambda pick: {
+        **_TIMING,
+        "name": f"made-{pick}",
+        "cron": "@daily",
+        "every_s": None,
+    },
+    "POST /api/v1/schedules/{ref}/backfill": lambda _: {
+        "from": "2026-01-01T00:00:00Z",
+        "to": "2026-01-01T12:00:00Z",
+    },
+    "POST /api/v1/tasks/{task_id}/logs": lambda _: {"fence": 1},
+    "POST /api/v1/tasks/{task_id}/report": lambda _: {
+        "fence": 1,
+        "error": {"type": "broken", "message": ""},
+    },
+    "POST /api/v1/runs/{run_id}/rerun": lambda _: {"from": ["ok"]},
+    "POST /api/v1/workflows": _definition,
+    "POST /api/v1/workflows/validate": _definition,
+    "POST /api/v1/workflows/graph": _definition,
+    "POST /api/v1/workflows/{ref}/execute": lambda _: {"version": None},
+}
+_MAKERS: Mapping[str, list[Callable[[World], str]]] = {
+    "agents": [World.agent, World.supervised_agent],
+    "sessions": [World.session],
+    "tasks": [
+        World.running_task,
+        World.queued_task,
+        World.task_for_a_signal,
+        World.task_for_approval,
+        World.ended_task,
+    ],
+    "runs": [World.waiting_run, World.failed_run, World.cancelled_run, World.paused_run],
+    "schedules": [World.schedule],
+    "workflows": [World.workflow],
+}
+#: Last word of a path -> the maker, where it is not the first one.
+_FITTING = {"restart": 1, "rerun": 1, "signal": 2, "approval": 3}

@@ -1,0 +1,423 @@
+"""Migrations back and forth under live runs: none is lost, and all of them finish."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import import_module
+from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID
+
+import pytest
+from django.db import connection
+from django.db.migrations.exceptions import IrreversibleError
+from django.db.migrations.executor import MigrationExecutor
+from django.db.migrations.loader import MigrationLoader
+from pytest_django.plugin import DjangoDbBlocker
+
+from agents import registry, runtime, sessions
+from agents.handlers import Context, HandlerError
+from opscore.models import Project
+from tasks import claims, control, inbox, reports, reruns
+from tasks.models import Run, Task
+from tasks.results import outputs_of
+from workflows.testing import Rehearsal
+
+APPS = ("tasks", "workflows", "agents")
+LOADER = MigrationLoader(None)
+NAMES = {app: sorted(name for own, name in LOADER.graph.nodes if own == app) for app in APPS}
+#: One step back from each migration that has one before it.
+STEPS = [(app, earlier, later) for app in APPS for earlier, later in pairwise(NAMES[app])]
+NEWEST = [(app, NAMES[app][-1]) for app in APPS]
+OLDEST = [(app, NAMES[app][0]) for app in APPS]
+#: The one step that does not keep everything; it says so instead.
+NARROW = ("tasks", "0001_initial", "0002_constructs")
+
+PLAIN = """
+name: plain
+tasks:
+  a: {capability: work, with: {n: 1}}
+  b: {needs: a, capability: work, with: {n: "${{ tasks.a.result.n + 1 }}"}}
+  c: {needs: a, capability: work, with: {n: "${{ tasks.a.result.n + 2 }}"}}
+  d: {needs: [b, c], capability: work, with: {n: "${{ tasks.b.result.n + tasks.c.result.n }}"}}
+outputs: {n: "${{ tasks.d.result.n }}"}
+"""
+MOODY = """
+name: moody
+tasks:
+  a: {capability: moody, retry: {limit: 1, backoff: {initial: 1h, jitter: none}}}
+  b: {needs: a, capability: work, with: {n: 5}}
+outputs: {n: "${{ tasks.b.result.n }}"}
+"""
+
+
+def step_name(step: tuple[str, str, str]) -> str:
+    return f"{step[0]}.{step[2]}"
+
+
+def migrate(targets: Sequence[tuple[str, str]]) -> Any:
+    """Bring apps to these migrations, back or forth; return the models as they are then."""
+    executor = MigrationExecutor(connection)
+    return executor.migrate(list(targets)).apps
+
+
+@contextmanager
+def database(name: str) -> Iterator[None]:
+    """Have Django use another database for a while."""
+    shared = connection.settings_dict["NAME"]
+    connection.close()
+    connection.settings_dict["NAME"] = name
+    try:
+        yield
+    finally:
+        connection.close()
+        connection.settings_dict["NAME"] = shared
+
+
+def execute(statement: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
+
+
+@pytest.fixture(scope="module")
+def template(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[str]:
+    """The name of an empty database with the newest schema, which nobody is connected to."""
+    name = f"migrated_{os.getpid()}"
+    with django_db_blocker.unblock():
+        execute(f"CREATE DATABASE {name}")
+        with database(name):
+            migrate(NEWEST)
+        yield name
+        execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def own_database(template: str, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
+    """A database in the place of the one that all other tests share."""
+    with django_db_blocker.unblock():
+        execute(f"CREATE DATABASE own_{template} TEMPLATE {template}")
+        with database(f"own_{template}"):
+            yield
+        execute(f"DROP DATABASE own_{template} WITH (FORCE)")
+
+
+@contextmanager
+def rehearsed() -> Iterator[Rehearsal]:
+    """Migrate to the newest schema, and execute on it what is there."""
+    migrate(NEWEST)
+    project = Project.objects.get(slug="default")
+    agent = registry.register(project, name="stage", kind="remote", capabilities=["work"])[0]
+    stage = Rehearsal(project, sessions.start(agent))
+    runtime.begin(runtime.Life(stage.session.id, "stage", stage.handlers))
+    stage.does("work", lambda task: {"n": task.inputs["n"]})
+    stage.does("moody", moody)
+    try:
+        yield stage
+    finally:
+        runtime.begin(None)
+
+
+@pytest.fixture
+def stage(own_database: None) -> Iterator[Rehearsal]:
+    with rehearsed() as stage:
+        yield stage
+
+
+def moody(task: Context) -> None:
+    if task.attempt == 1:
+        raise HandlerError("not today")
+
+
+# ------------------------------------------------------------ runs that live
+@dataclass
+class Live:
+    """A run in the middle, what it must give in the end, and what somebody has yet to do."""
+
+    run: Run
+    outputs: Any
+    go_on: Callable[[], object] = lambda: None
+
+
+def queued(stage: Rehearsal) -> Live:
+    return Live(stage.start(PLAIN), {"n": 5})
+
+
+def half_done(stage: Rehearsal) -> Live:
+    run = stage.start(PLAIN)
+    for key in "ab":
+        stage.step(run.tasks.get(key=key))
+    assert list(stage.tasks(run).values())[:4] == ["completed", "completed", "queued", "pending"]
+    return Live(run, {"n": 5})
+
+
+def running(stage: Rehearsal) -> Live:
+    run = stage.start(PLAIN)
+    task = run.tasks.get(key="a")
+    held = claims.claim(task.id, task.attempt, stage.session.id)
+    assert held
+    # Its agent worked on, and reports to the newest code.
+    return Live(run, {"n": 25}, lambda: reports.complete(task.id, held.fence, {"n": 11}))
+
+
+def retrying(stage: Rehearsal) -> Live:
+    run = stage.start(MOODY)
+    stage.step(run.tasks.get(key="a"))
+    assert run.tasks.get(key="a").status == "retrying"
+    return Live(run, {"n": 5})
+
+
+def paused(stage: Rehearsal) -> Live:
+    run = stage.start(PLAIN)
+    control.pause_run(run.pk)
+    return Live(run, {"n": 5}, lambda: control.resume_run(run.pk))
+
+
+def waiting_for_time(stage: Rehearsal) -> Live:
+    return Live(stage.start(flow("{uses: wait, with: {duration: 1h}}")), {"a": None})
+
+
+def waiting_for_approval(stage: Rehearsal) -> Live:
+    live = Live(stage.start(flow("{uses: approval}")), ANSWERED)
+    task = live.run.tasks.get(key="a")
+    live.go_on = lambda: inbox.decide(task.id, "approve", by="me")
+    return live
+
+
+def waiting_for_a_signal(stage: Rehearsal) -> Live:
+    run = stage.start(flow("{uses: signal, with: {name: go}}"))
+    return Live(run, {"a": 7}, lambda: inbox.send(run.pk, "go", 7))
+
+
+def waiting_for_items(stage: Rehearsal) -> Live:
+    task = "{for_each: [1, 2, 3], max_parallel: 1, capability: work, with: {n: '${{ item }}'}}"
+    run = stage.start(flow(task))
+    stage.step(run.tasks.get(key="a[0]"))
+    return Live(run, {"a": [{"n": 1}, {"n": 2}, {"n": 3}]})
+
+
+def waiting_for_a_run_inside(stage: Rehearsal) -> Live:
+    inside = "{b: {capability: work, with: {n: 3}}}"
+    run = stage.start(flow(f"{{tasks: {inside}, outputs: {{n: '${{{{ tasks.b.result.n }}}}'}}}}"))
+    return Live(run, {"a": {"n": 3}})
+
+
+def created(stage: Rehearsal) -> Live:
+    text = f"{flow('{capability: work, with: {n: 1}}')}concurrency: 1\n"
+    stage.start(text)
+    run = stage.start(text)
+    run.refresh_from_db()
+    assert run.status == "created"
+    return Live(run, {"a": {"n": 1}})
+
+
+def paused_with_its_workflow(stage: Rehearsal) -> Live:
+    run = stage.start(PLAIN)
+    control.pause(stage.project, "plain")
+    return Live(run, {"n": 5}, lambda: control.resume(stage.project, "plain"))
+
+
+def with_an_end_of_its_own(stage: Rehearsal) -> Live:
+    text = flow("{capability: work, with: {n: 1}}")
+    return Live(
+        stage.start(f"{text}finally: {{z: {{capability: work, with: {{n: 2}}}}}}"), {"a": {"n": 1}}
+    )
+
+
+def before_a_condition(stage: Rehearsal) -> Live:
+    text = flow("{needs: z, if: tasks.z.result.n > 1, capability: work, with: {n: 1}}")
+    run = stage.start(text.replace("outputs", "  z: {capability: work, with: {n: 2}}\noutputs"))
+    return Live(run, {"a": {"n": 1}})
+
+
+def flow(task: str) -> str:
+    return f'name: flow\ntasks:\n  a: {task}\noutputs: {{a: "${{{{ tasks.a.result }}}}"}}\n'
+
+
+ANSWERED = {"a": {"approved": True, "by": "me", "comment": ""}}
+#: What the first schema can hold: agents' tasks in a graph, and retries.
+SIMPLE = [queued, half_done, running, retrying, paused]
+#: What it cannot.
+RICH = [
+    waiting_for_time,
+    waiting_for_approval,
+    waiting_for_a_signal,
+    waiting_for_items,
+    waiting_for_a_run_inside,
+    created,
+    paused_with_its_workflow,
+    with_an_end_of_its_own,
+    before_a_condition,
+]
+
+
+def rows() -> dict[str, list[Any]]:
+    """Return what a loss would be seen in, as every schema has it."""
+    found = {}
+    for table, columns in (
+        ("run", "status, inputs, error, completed_at, open_sinks"),
+        ("task", "status, attempt, fence, pending, successors, result, wake_at, session_id"),
+        ("attempt", "outcome, error"),
+    ):
+        with connection.cursor() as cursor:
+            cursor.execute(f"SELECT id, {columns} FROM tasks_{table} ORDER BY id")
+            found[table] = cursor.fetchall()
+    return found
+
+
+def finish(stage: Rehearsal, lives: Sequence[Live]) -> None:
+    for live in lives:
+        live.go_on()
+    for live in lives:
+        ended = stage.finish(live.run)
+        assert (ended.status, outputs_of(ended)) == ("completed", live.outputs)
+    assert not Run.objects.exclude(status="completed").exists()
+
+
+# ------------------------------------------------------------ back and forth
+@pytest.mark.parametrize("step", STEPS, ids=step_name)
+def test_live_runs_survive_a_step_back_and_finish(
+    stage: Rehearsal, step: tuple[str, str, str]
+) -> None:
+    app, earlier, _ = step
+    states = SIMPLE if step == NARROW else SIMPLE + RICH
+    lives = [start(stage) for start in states]
+    before = rows()
+    migrate([(app, earlier)])
+    assert rows() == before
+    migrate(NEWEST)
+    assert rows() == before
+    finish(stage, lives)
+
+
+def test_live_runs_survive_the_way_back_to_the_first_schema_and_finish(stage: Rehearsal) -> None:
+    lives = [start(stage) for start in SIMPLE]
+    before = rows()
+    migrate(OLDEST)
+    assert rows() == before
+    migrate(NEWEST)
+    finish(stage, lives)
+
+
+def test_way_back_is_refused_while_a_run_would_be_lost_on_it(stage: Rehearsal) -> None:
+    live = waiting_for_approval(stage)
+    before = rows()
+    with pytest.raises(IrreversibleError, match=f"Let them end or cancel them.*{live.run.pk}"):
+        migrate([NARROW[:2]])
+    migrate(NEWEST)
+    assert rows() == before
+    finish(stage, [live])
+    migrate([NARROW[:2]])
+
+
+def test_everything_that_the_first_schema_cannot_hold_is_refused(stage: Rehearsal) -> None:
+    refuse = import_module("tasks.migrations.0002_constructs")._refuse_to_lose_runs
+    for start in RICH:
+        live = start(stage)
+        with pytest.raises(IrreversibleError, match=str(live.run.pk)):
+            refuse(None, SimpleNamespace(connection=connection))
+        finish(stage, [live])
+        refuse(None, SimpleNamespace(connection=connection))
+
+
+def test_first_schema_is_told_again_what_can_never_run(stage: Rehearsal) -> None:
+    work = "{capability: work, with: {n: 1}}"
+    run = stage.start(f"name: two\ntasks: {{a: {work}, x: {work}, y: {{needs: x, {work[1:]}}}")
+    control.cancel_task(run.tasks.get(key="x").pk)
+    migrate([NARROW[:2]])
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT key, cut FROM tasks_task ORDER BY key")
+        assert cursor.fetchall() == [("a", 0), ("x", 1), ("y", 0)]
+    migrate(NEWEST)
+    assert stage.finish(run).completed_at
+    assert stage.tasks(run) == {"a": "completed", "x": "cancelled", "y": "skipped"}
+
+
+# ------------------------------------------------------------ runs of the first schema
+class FirstSchema:
+    """Writes runs as the first schema has them, with the models of that time."""
+
+    def __init__(self) -> None:
+        self._models = migrate(OLDEST)
+        self._project = self._models.get_model("opscore", "Project").objects.get(slug="default")
+
+    def diamond(self, first: dict[str, Any], **run: Any) -> UUID:
+        """Write a -> (b, c) -> d, of which only `a` has begun."""
+        middle = {"pending": 1, "in_degree": 1, "successors": [3], "reads": [0]}
+        return self.run(
+            {"key": "a", "inputs": {"n": 1}, "successors": [1, 2], **first},
+            {"key": "b", "inputs": {"n": "${{ tasks.a.result.n + 1 }}"}, **middle},
+            {"key": "c", "inputs": {"n": "${{ tasks.a.result.n + 2 }}"}, **middle},
+            {
+                "key": "d",
+                "inputs": {"n": "${{ tasks.b.result.n + tasks.c.result.n }}"},
+                "pending": 2,
+                "in_degree": 2,
+                "reads": [1, 2],
+            },
+            open_sinks=1,
+            **run,
+        )
+
+    def run(self, *tasks: dict[str, Any], **fields: Any) -> UUID:
+        owner = {"project": self._project}
+        run = self._add("tasks", "Run", task_count=len(tasks), **owner, **fields)
+        for number, task in enumerate(tasks):
+            place = {"run": run, "number": number, "capability": "work", "queue": "default.work"}
+            self._add("tasks", "Task", **owner, **place, **task)
+        return UUID(str(run.pk))
+
+    def session(self) -> UUID:
+        owner = {"project": self._project}
+        agent = self._add("agents", "Agent", name="old", kind="remote", **owner)
+        return UUID(str(self._add("agents", "AgentSession", agent=agent, **owner).pk))
+
+    def _add(self, app: str, model: str, **fields: Any) -> Any:
+        return self._models.get_model(app, model).objects.create(**fields)
+
+
+def test_live_runs_of_the_first_schema_finish_on_the_newest(own_database: None) -> None:
+    first = FirstSchema()
+    held = {"status": "running", "fence": 1, "session_id": first.session()}
+    runs = {
+        "queued": first.diamond({"status": "queued", "ready_at": now()}),
+        "running": first.diamond({**held, "started_at": now()}),
+        "retrying": first.diamond({"status": "retrying", "attempt": 2, "wake_at": now()}),
+        "paused": first.diamond({"status": "queued", "ready_at": now()}, status="paused"),
+    }
+    with rehearsed() as stage:
+        control.resume_run(runs["paused"])
+        reports.complete(Task.objects.get(run=runs["running"], key="a").pk, 1, {"n": 11})
+        stage.work()
+        ended = Run.objects.values_list("status", flat=True)
+        assert list(ended) == ["completed"] * 4
+        for state, run in runs.items():
+            n = 25 if state == "running" else 5
+            assert Task.objects.get(run=run, key="d").result == {"n": n}, state
+
+
+def test_run_of_the_first_schema_ends_with_its_last_task_although_the_join_is_given_up(
+    own_database: None,
+) -> None:
+    one, ended = {"inputs": {"n": 1}}, {"completed_at": now()}
+    run = FirstSchema().run(
+        {"key": "a", "status": "failed", "successors": [2], "cut": 1, **one, **ended},
+        {"key": "b", "status": "queued", "successors": [2], "cut": 1, **one},
+        {"key": "c", "status": "skipped", "pending": 2, "in_degree": 2, **one, **ended},
+        open_sinks=1,
+        error={"type": "unlucky", "message": "no"},
+    )
+    with rehearsed() as stage:
+        stage.work()
+        assert Task.objects.get(run=run, key="b").status == "completed"
+        assert Run.objects.get(pk=run).status == "failed", "nothing else is left of it"
+        again = reruns.rerun(run)
+        assert stage.finish(again).status == "completed"
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
