@@ -102,6 +102,13 @@ def is_usable(key: ApiKey) -> bool:
     return key.revoked_at is None and not expired
 
 
+def still_usable(key_ids: Iterable[int]) -> set[int]:
+    """Return those of the keys that are neither revoked nor expired."""
+    now = timezone.now()
+    found = ApiKey.objects.filter(pk__in=set(key_ids), revoked_at=None)
+    return set(found.exclude(expires_at__lte=now).values_list("pk", flat=True))
+
+
 def digest_of(text: str) -> str:
     """Return the SHA-256 of a key's text; 256 random bits need no slow hash."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -9,7 +9,7 @@ from typing import Any
 from opscore_sdk import report
 from opscore_sdk.client import Client
 from opscore_sdk.statuses import DONE, UsageError
-from opscore_sdk.wire import Agent
+from opscore_sdk.wire import RegisteredAgent
 
 _POOLS = {
     "host": "host",
@@ -30,7 +30,7 @@ def logs(client: Client, options: argparse.Namespace) -> int:
         raise UsageError("Say either --agent NAME or --task ID.")
     if options.task is not None:
         lines = client.logs(options.task, limit=options.lines)
-        return _lines([str(line["text"]) for line in lines], lines, options)
+        return _lines([line.text for line in lines], [line.raw for line in lines], options)
     answer = client.agent_logs(options.agent, lines=options.lines)
     if not answer["fresh"]:
         told = answer["written_at"] or "never"
@@ -95,7 +95,7 @@ def _pools_of(hosts: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _changed(change: Callable[[str], Agent], options: argparse.Namespace) -> int:
+def _changed(change: Callable[[str], RegisteredAgent], options: argparse.Namespace) -> int:
     agent = change(options.agent)
     report.done(f"{agent.name} {agent.status}", agent.raw, as_json=options.json)
     return DONE

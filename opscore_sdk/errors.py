@@ -1,6 +1,9 @@
 """What can go wrong; `str(error)` is one sentence for people.
 
 OpsCoreError
+├── TaskError                what an agent's function raises to say how a task failed
+├── TaskCancelledError       in an agent's function: its work is not wanted any more
+├── AgentStoppedError        the platform wants this agent to be stopped
 ├── UnreachableError         nobody answers at that address
 ├── WaitTimeoutError         the run has not ended in the time given
 └── ApiError                 the platform refused; status, code, problems, request_id
@@ -9,12 +12,14 @@ OpsCoreError
     ├── ForbiddenError       403        the API key lacks a scope
     ├── NotFoundError        404
     ├── ConflictError        409        not possible in the present state
+    │   └── VersionConflictError        somebody else wrote this key meanwhile
     ├── TooLargeError        413
     └── ServerError          5xx        try again, or look into the platform's log
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -49,6 +54,12 @@ class Problem:
 class OpsCoreError(Exception):
     """Something went wrong between here and the platform."""
 
+    if sys.version_info < (3, 11):
+
+        def add_note(self, note: str) -> None:
+            """Add a hint, as exceptions can by themselves from Python 3.11 on."""
+            self.__notes__ = [*getattr(self, "__notes__", ()), note]
+
 
 class UnreachableError(OpsCoreError):
     """Nobody answers at that address."""
@@ -56,6 +67,30 @@ class UnreachableError(OpsCoreError):
 
 class WaitTimeoutError(OpsCoreError):
     """The run has not ended in the time given; it goes on."""
+
+
+class TaskError(OpsCoreError):
+    """Raised by an agent's function: how its task failed, and whether to try again.
+
+    `type` is a word that workflows may match (`quota`); `retryable` False makes the failure
+    final, True leaves it to the task's own retry policy.
+    """
+
+    def __init__(self, type: str, message: str = "", *, retryable: bool = True) -> None:  # noqa: A002 - the word of the wire
+        super().__init__(message or type)
+        self.type, self.retryable = type, retryable
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what is reported."""
+        return {"type": self.type, "message": str(self), "retryable": self.retryable}
+
+
+class TaskCancelledError(OpsCoreError):
+    """The task was cancelled, timed out or taken away: stop, nothing of it counts any more."""
+
+
+class AgentStoppedError(OpsCoreError):
+    """Somebody stopped this agent on the platform; `opscore_sdk.Agent.run` ends by it."""
 
 
 class ApiError(OpsCoreError):
@@ -90,6 +125,10 @@ class ConflictError(ApiError):
     """This is not possible in the present state."""
 
 
+class VersionConflictError(ConflictError):
+    """The shared key has another version by now: read it again, then decide."""
+
+
 class TooLargeError(ApiError):
     """What was sent is too large."""
 
@@ -113,5 +152,6 @@ def from_answer(status: int, body: Any) -> ApiError:
     """Return the error that an answer stands for; `body` is its JSON, or None."""
     kind = _BY_STATUS.get(status, ServerError if status >= 500 else ApiError)
     if isinstance(body, Mapping) and isinstance(body.get("detail"), str):
+        kind = VersionConflictError if body.get("code") == "version_conflict" else kind
         return kind(status, body["detail"], body)
     return kind(status, f"The server answered with status {status}; is it Ops-Core?")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from opscore_sdk.wire import Run, RunTask
@@ -119,7 +119,7 @@ def seconds(start: datetime | None, end: datetime | None) -> str:
     """Return how long something took, or takes until now; '' when it has not begun."""
     if start is None:
         return ""
-    took = max(((end or datetime.now(UTC)) - start).total_seconds(), 0)
+    took = max(((end or datetime.now(timezone.utc)) - start).total_seconds(), 0)
     if took < 60:
         return f"{took:.1f} s"
     return f"{int(took // 60)} min {int(took % 60)} s"

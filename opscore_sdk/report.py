@@ -12,7 +12,7 @@ from typing import Any
 
 from opscore_sdk.errors import ApiError, Problem
 from opscore_sdk.progress import COLOURS, line_before, seconds, summary
-from opscore_sdk.wire import Agent, Run, Valid
+from opscore_sdk.wire import RegisteredAgent, Run, Valid
 
 _GAP = "  "
 #: Characters of the last column that are shown on the narrowest terminal.
@@ -134,7 +134,7 @@ def runs(runs: Iterable[Run], *, as_json: bool) -> None:
     return _table(("run", "workflow", "status", "started", "time"), rows)
 
 
-def agents(agents: Iterable[Agent], empty: str, *, as_json: bool) -> None:
+def agents(agents: Iterable[RegisteredAgent], empty: str, *, as_json: bool) -> None:
     """Write a list of agents."""
     agents = sorted(agents, key=lambda agent: agent.name)
     if as_json:
@@ -159,7 +159,7 @@ def agents(agents: Iterable[Agent], empty: str, *, as_json: bool) -> None:
     )
 
 
-def _usage(agent: Agent) -> dict[str, str]:
+def _usage(agent: RegisteredAgent) -> dict[str, str]:
     if not agent.usage:
         return {"memory": "", "cpu": ""}
     memory, cpu = agent.usage["memory_bytes"], agent.usage["cpu_percent"]

@@ -113,14 +113,14 @@ def reject(client: Client, options: argparse.Namespace) -> int:
 
 def approvals(client: Client, options: argparse.Namespace) -> int:
     """Show what waits for a person."""
-    rows = client.approvals(limit=options.limit)
+    rows = [found.raw for found in client.approvals(limit=options.limit)]
     report.rows(rows, _APPROVALS, "Nothing waits for an approval.", as_json=options.json)
     return DONE
 
 
 def schedules(client: Client, options: argparse.Namespace) -> int:
     """Show the schedules."""
-    rows = client.schedules(limit=options.limit)
+    rows = [found.raw for found in client.schedules(limit=options.limit)]
     report.rows(rows, _SCHEDULES, "There are no schedules.", as_json=options.json)
     return DONE
 

@@ -1,4 +1,4 @@
-"""Admin of what tasks leave behind: attempts, log lines, payloads."""
+"""Admin of what tasks leave behind: attempts, log lines, progress, payloads."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from unfold.decorators import display
 
 from opscore.admin import ReadOnlyAdmin, badge, block, link, message_of, moment, pretty, short
 from tasks import control, payloads
-from tasks.models import Attempt, Pause, Payload, RateWindow, Signal, TaskLog
+from tasks.models import Attempt, Pause, Payload, RateWindow, Signal, TaskLog, TaskProgress
 
 
 @admin.register(Attempt)
@@ -85,6 +85,23 @@ class TaskLogAdmin(ReadOnlyAdmin):
     def whole_text(self, line: TaskLog) -> str:
         """Show the whole line."""
         return block(line.text)
+
+
+@admin.register(TaskProgress)
+class TaskProgressAdmin(ReadOnlyAdmin):
+    """How far tasks are, as their agents said last."""
+
+    list_display = ["shown_task", "attempt", "fraction", "message", moment("updated_at", "at")]
+    list_filter = ["updated_at"]
+    search_fields = ["task__id", "task__key", "message"]
+    list_select_related = ["task"]
+    ordering = ["-task_id"]
+    fields = ["shown_task", "attempt", "fraction", "message", moment("updated_at", "at")]
+
+    @display(description="task")
+    def shown_task(self, told: TaskProgress) -> str:
+        """Link to the task."""
+        return link(told.task, f"{told.task.key} {short(told.task_id)}")
 
 
 @admin.register(Payload)

@@ -27,7 +27,7 @@ from opscore.api.waiting import EmptyResponse, Patience, WaitingEndpoint
 from opscore.config import load_config
 from opscore.errors import ConflictError, ForbiddenError, InvalidError, Problem
 from opscore.models import Event
-from tasks import claims, reports, tasklogs
+from tasks import attendance, claims, reports, tasklogs, taskprogress
 from tasks.dispatch import READY_CHANNEL
 from tasks.models import Task, TaskLog
 from tasks.serializers import ErrorValueSerializer, LogSerializer
@@ -106,17 +106,30 @@ class LogLinesSerializer(StrictSerializer):
     stream = serializers.ChoiceField(STREAMS, default="log")
 
 
+class TellProgressSerializer(StrictSerializer):
+    """How far an attempt is."""
+
+    fence = serializers.IntegerField()
+    fraction = serializers.FloatField(
+        min_value=0, max_value=1, required=False, allow_null=True, help_text="null: unknown."
+    )
+    message = serializers.CharField(
+        max_length=500, required=False, default="", allow_blank=True, help_text="Of what."
+    )
+
+
 class Claim(WaitingEndpoint):
     """Claims of one session."""
 
     scopes = {"POST": "agent"}
     session_methods = ("POST",)
+    channel = READY_CHANNEL
 
     @extend_schema(request=ClaimSerializer, responses=ClaimedTasksSerializer)
     def post(self, request: Request, session_id: UUID) -> Response:
         """Take tasks that the agent is able to do; waits up to `wait_s` for the first.
 
-        409 when the session has ended: begin a new one.
+        While it waits it is a sign of life, as a heartbeat is. 409 when the session has ended: begin a new one.
         """
         wanted = self.checked(ClaimSerializer)
         session = open_session(self, session_id)
@@ -128,7 +141,14 @@ class Claim(WaitingEndpoint):
             ids = [task.id for task in claimed]
             response.undo = lambda: claims.put_back(ids, session_id)  # type: ignore[attr-defined]
             return response
-        patience = Patience(READY_CHANNEL, session.agent.capabilities, wanted["wait_s"])
+        patience = Patience(
+            READY_CHANNEL,
+            session.agent.capabilities,
+            wanted["wait_s"],
+            kind=attendance.kind_of(session),
+            look_out=attendance.look_out,
+            ticket=attendance.present(session, key_of(request).pk),
+        )
         return EmptyResponse({"tasks": []}, patience)
 
 
@@ -212,6 +232,26 @@ class Alive(Endpoint):
         if not claims.beat(task_id, fence):
             claims.let_go([task_id], fence)
             raise ConflictError("This attempt is over: stop working on it.")
+        return Response(status=204)
+
+
+class TellProgress(Endpoint):
+    """Progress of one task."""
+
+    scopes = {"POST": "agent or attempt"}
+    session_methods = ("POST",)
+
+    @extend_schema(request=TellProgressSerializer, responses={204: None})
+    def post(self, request: Request, task_id: UUID) -> Response:
+        """Say how far the attempt is; the task shows the latest. 409: old fence."""
+        task = _of_project(self, task_id)
+        said = self.checked(TellProgressSerializer)
+        _check_attempt(self, task_id, said["fence"])
+        if not _is_mine(self, task):
+            raise ConflictError("The progress is refused: this attempt is over.")
+        told = {"fraction": said.get("fraction"), "message": said["message"]}
+        if not taskprogress.tell(task_id, said["fence"], **told):
+            raise ConflictError("The progress is refused: this attempt is over.")
         return Response(status=204)
 
 
@@ -320,4 +360,5 @@ urlpatterns = [
     path("tasks/<uuid:task_id>/report", Report.as_view()),
     path("tasks/<uuid:task_id>/heartbeat", Alive.as_view()),
     path("tasks/<uuid:task_id>/logs", Logs.as_view()),
+    path("tasks/<uuid:task_id>/progress", TellProgress.as_view()),
 ]

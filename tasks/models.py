@@ -297,6 +297,19 @@ class TaskLog(models.Model):
         return self.text[:80]
 
 
+class TaskProgress(models.Model):
+    """How far a task's attempt is, as its agent said last; apart, so that the task's row rests."""
+
+    task = models.OneToOneField(Task, models.CASCADE, primary_key=True, related_name="progress")
+    attempt = models.IntegerField()
+    fraction = models.FloatField(null=True, blank=True, help_text="0 to 1; null: unknown")
+    message = models.CharField(max_length=500, blank=True)
+    updated_at = models.DateTimeField(db_default=Now())
+
+    def __str__(self) -> str:
+        return f"{self.task_id}: {self.fraction} {self.message}"
+
+
 class Payload(models.Model):
     """A JSON document too large for a task's row."""
 

@@ -13,7 +13,7 @@ from agents.models import Agent, AgentSession
 from opscore.api.endpoint import StrictSerializer
 from opscore.api.schema import name_enum
 from tasks import places
-from tasks.models import Attempt, Run, Task, TaskLog
+from tasks.models import Attempt, Run, Task, TaskLog, TaskProgress
 from tasks.results import outputs_of, result_of
 from tasks.states import RUN, TASK
 
@@ -127,10 +127,19 @@ class TaskSerializer(serializers.ModelSerializer[Task]):
         return None if agent is None else {"id": str(agent.pk), "name": agent.name}
 
 
+class ProgressSerializer(serializers.ModelSerializer[TaskProgress]):
+    """How far an attempt is, as its agent said last."""
+
+    class Meta:
+        model = TaskProgress
+        fields = ["attempt", "fraction", "message", "updated_at"]
+
+
 class TaskDetailSerializer(TaskSerializer):
     """Everything about one task."""
 
     attempts = serializers.SerializerMethodField()
+    progress = serializers.SerializerMethodField()
     child_run_id = serializers.UUIDField(
         source="names.run",
         default=None,
@@ -154,12 +163,19 @@ class TaskDetailSerializer(TaskSerializer):
             "outputs",
             "result",
             "attempts",
+            "progress",
         ]
 
     @extend_schema_field(AttemptSerializer(many=True))
     def get_attempts(self, task: Task) -> list[dict[str, Any]]:
         """Return the tries that did not complete, oldest first."""
         return list(AttemptSerializer(task.attempts.order_by("id"), many=True).data)
+
+    @extend_schema_field(ProgressSerializer(allow_null=True))
+    def get_progress(self, task: Task) -> dict[str, Any] | None:
+        """Return what the agent said last; None when it said nothing."""
+        told = TaskProgress.objects.filter(task=task).first()
+        return None if told is None else dict(ProgressSerializer(told).data)
 
     @extend_schema_field({"description": "What the handler returned; any JSON."})
     def get_result(self, task: Task) -> Any:

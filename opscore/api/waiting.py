@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Hashable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
@@ -14,10 +14,7 @@ from rest_framework.response import Response
 
 from opscore.api.endpoint import Endpoint
 from opscore.api.threads import in_thread
-from opscore.api.wakeups import wakeups
-
-#: The longest time between two looks at the database, should an announcement be lost.
-FLOOR_S = 2.0
+from opscore.api.wakeups import FLOOR_S, Call, LookOut, Waiter, wakeups
 
 
 @dataclass(frozen=True)
@@ -29,6 +26,12 @@ class Patience:
     """Announcements on the channel that make it worth to look again."""
     wait_s: float
     """Seconds since the request came after which the empty answer is sent."""
+    kind: Hashable = None
+    """Where one request of a kind found nothing, the others would not either; None: unlike all."""
+    look_out: LookOut | None = None
+    """Looks for all that wait, in case that announcements are lost; None: each looks itself."""
+    ticket: Any = None
+    """What `look_out` knows this request by."""
 
 
 class EmptyResponse(Response):
@@ -49,20 +52,17 @@ class WaitingEndpoint(Endpoint):
     where waiting would hold a thread, the first answer is sent at once.
     """
 
+    #: Where the endpoint names its channel here, nothing that is announced while it looks for
+    #: the first time is missed.
+    channel: ClassVar[str] = ""
+
     @classmethod
     def as_view(cls, **initkwargs: Any) -> Any:
         """Return an async view around the usual one."""
         once = super().as_view(**initkwargs)
 
         async def view(request: HttpRequest, **kwargs: Any) -> HttpResponseBase:
-            started = time.monotonic()
-            while True:
-                response = await _undone_if_dropped(in_thread(_complete)(once, request, kwargs))
-                patience = getattr(response, "patience", None)
-                left = patience.wait_s - (time.monotonic() - started) if patience else 0
-                if patience is None or left <= 0:
-                    return response
-                await wakeups(patience.channel).wait(patience.words, min(left, FLOOR_S))
+            return await _Waiting(cls.channel, lambda: _complete(once, request, kwargs)).answer()
 
         # What DRF's own view carries: the schema generator finds the class by it.
         view.cls = cls  # type: ignore[attr-defined]
@@ -70,6 +70,45 @@ class WaitingEndpoint(Endpoint):
         view.csrf_exempt = True  # type: ignore[attr-defined]
         view.once = once  # type: ignore[attr-defined]
         return view
+
+
+class _Waiting:
+    """One request that looks until there is something, or its time is over."""
+
+    def __init__(self, channel: str, look: Callable[[], HttpResponseBase]) -> None:
+        self._channel, self._look = channel, look
+        self._started = time.monotonic()
+
+    async def answer(self) -> HttpResponseBase:
+        """Return the first answer that is not empty, or the last one."""
+        board = wakeups(self._channel) if self._channel else None
+        call = Call()
+        kind: Hashable = object()
+        while True:
+            since = board.mark() if board else 0
+            # After a look that failed, somebody else must have his.
+            found = True
+            try:
+                response = await _undone_if_dropped(in_thread(self._look)())
+                patience: Patience | None = getattr(response, "patience", None)
+                found = patience is None
+                kind = kind if patience is None or patience.kind is None else patience.kind
+            finally:
+                if board:
+                    board.hand_on(call, kind, found=found)
+            left_s = self._left_s(patience)
+            if patience is None or left_s <= 0:
+                return response
+            board = wakeups(patience.channel)
+            waiter = Waiter(frozenset(patience.words), kind, patience.ticket, patience.look_out)
+            step_s = left_s if patience.look_out else min(left_s, FLOOR_S)
+            woken = await board.wait(waiter, step_s, since)
+            if woken is None and step_s >= left_s:
+                return response
+            call = woken or Call()
+
+    def _left_s(self, patience: Patience | None) -> float:
+        return patience.wait_s - (time.monotonic() - self._started) if patience else 0.0
 
 
 async def _undone_if_dropped(call: Awaitable[HttpResponseBase]) -> HttpResponseBase:

@@ -344,6 +344,8 @@ def _fill(api: Any, session_id: str, project: Project) -> None:
     [task] = api("POST", f"/sessions/{session_id}/claim", {}).json()["tasks"]
     lines = {"fence": task["fence"], "lines": ["working <b>hard</b>"]}
     api("POST", f"/tasks/{task['id']}/logs", lines)
+    told = {"fence": task["fence"], "fraction": 0.5, "message": "half"}
+    assert api("POST", f"/tasks/{task['id']}/progress", told).status_code == 204
     error = {"type": "oops", "message": "no luck"}
     report = {"fence": task["fence"], "status": "failed", "error": error}
     assert api("POST", f"/tasks/{task['id']}/report", report).status_code == 204
