@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -238,15 +239,18 @@ class TestWaiting:
         session = http.post("/agents/ann/sessions", json={}).json()["session_id"]
         run = http.post("/tasks", json={"capability": "nobody"}).json()["run_id"]
         receive = f"/sessions/{session}/messages/receive"
-        for to in ({"agent": "ann"}, {"capability": "review"}):
+        delays = []
+        for to in ({"agent": "ann"}, {"capability": "review"}) * 3:
             with ThreadPoolExecutor(1) as pool, server.client() as other:
                 waiting = pool.submit(other.post, receive, json={"wait_s": 20})
                 wait_until(lambda: query(_LISTENERS, {})[0]["n"])
+                began = time.monotonic()
                 sent = http.post(f"/runs/{run}/messages", json={"to": to, "topic": "t"}).json()
                 answer = waiting.result(10)
+                delays.append(time.monotonic() - began)
             assert [m["id"] for m in answer.json()["messages"]] == [sent["id"]]
-            # By announcement, not by the next look of the poll.
-            assert answer.elapsed.total_seconds() < 1.5
+        # By announcement: the next look of a poll comes after up to two seconds.
+        assert sorted(delays)[2] < 0.5
 
 
 _LISTENERS = """
