@@ -234,7 +234,7 @@ class TaskRecord:
         }
         if whole:
             task = {**self.as_row(), "needs": [], "successors": []}
-            row |= {"inputs": {}, "outputs": None, "tasks": [task]}
+            row |= {"inputs": {}, "outputs": None, "waits_for_place": None, "tasks": [task]}
         return row
 
 

@@ -118,6 +118,9 @@ def _runs(asked: Asked) -> Reply:
     for name in ("status", "workflow"):
         if name in asked.query:
             rows = [row for row in rows if row[name] in asked.query[name].split(",")]
+    if asked.query.get("parent", "none") != "none":
+        # No task here starts a run.
+        rows = []
     return page("/runs", rows, asked.query)
 
 

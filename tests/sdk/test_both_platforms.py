@@ -340,6 +340,8 @@ def test_runs_of_one_task_are_cancelled(api: Client) -> None:
     assert api.cancel_run(made.run_id).status == "cancelled"
     assert api.task(made.id).status == "cancelled"
     assert [run.status for run in api.runs(status="cancelled")] == ["cancelled"]
+    assert [run.id for run in api.runs(parent="none")] == [made.run_id]
+    assert api.runs(parent=made.run_id) == []
     with pytest.raises(ConflictError):
         api.cancel_run(made.run_id)
     with pytest.raises(ConflictError):
