@@ -30,7 +30,7 @@ from opscore.models import Project
 
 S = TypeVar("S", bound=serializers.Serializer[Any])
 _PAGING = frozenset({"after", "limit"})
-_WHOLE = re.compile(r"-?[0-9]{1,9}")
+_WHOLE = re.compile(r"-?[0-9]+")
 
 
 class AlwaysJSON(BaseContentNegotiation):

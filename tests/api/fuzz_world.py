@@ -57,9 +57,11 @@ class World:
             path = path.replace(f"{{{name}}}", value)
         return path
 
-    def body(self, label: str, pick: int) -> dict[str, Any]:
-        """Return values for a body that mean something to the operation."""
-        return _MEANT[label](pick) if label in _MEANT else {}
+    def body(self, label: str, made_up: Mapping[str, Any], pick: int) -> dict[str, Any]:
+        """Return a body with values that mean something to the operation."""
+        if label in _TAKES_DEFINITION:
+            return {"name": f"made-{pick}", "tasks": {"a": {"capability": "work"}}}
+        return {**made_up, **(_MEANT[label](pick) if label in _MEANT else {})}
 
     def resume(self, workflow: str) -> None:
         """End a pause of a workflow, or of everything."""
@@ -157,10 +159,7 @@ class World:
         return found
 
 
-def _definition(pick: int) -> dict[str, Any]:
-    return {"name": f"made-{pick}", "tasks": {"a": {"capability": "work"}}}
-
-
+_TAKES_DEFINITION = {f"POST /api/v1/workflows{path}" for path in ("", "/validate", "/graph")}
 _TIMING = {"version": None, "slot_input": None, "timezone": "UTC", "workflow": "flow"}
 _MEANT: Mapping[str, Callable[[int], dict[str, Any]]] = {
     "POST /api/v1/agents": lambda pick: {"name": f"made-{pick}", "kind": "remote"},
@@ -186,9 +185,6 @@ _MEANT: Mapping[str, Callable[[int], dict[str, Any]]] = {
         "error": {"type": "broken", "message": ""},
     },
     "POST /api/v1/runs/{run_id}/rerun": lambda _: {"from": ["ok"]},
-    "POST /api/v1/workflows": _definition,
-    "POST /api/v1/workflows/validate": _definition,
-    "POST /api/v1/workflows/graph": _definition,
     "POST /api/v1/workflows/{ref}/execute": lambda _: {"version": None},
 }
 _MAKERS: Mapping[str, list[Callable[[World], str]]] = {
