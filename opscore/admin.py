@@ -9,9 +9,6 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
-from django.contrib.auth.admin import GroupAdmin as StockGroupAdmin
-from django.contrib.auth.admin import UserAdmin as StockUserAdmin
-from django.contrib.auth.models import Group, User
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
@@ -20,9 +17,11 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
 from unfold.decorators import display
-from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
-from opscore import keys
+from opscore import (
+    admin_people,  # noqa: F401 - its pages register themselves
+    keys,
+)
 from opscore.models import ApiKey, Event, IdempotentAnswer, Project
 
 #: Colours of status words, the same on every page.
@@ -385,21 +384,3 @@ class IdempotentAnswerAdmin(ReadOnlyAdmin):
     def shown_answer(self, answer: IdempotentAnswer) -> str:
         """Show the answer, readable."""
         return pretty(answer.answer)
-
-
-admin.site.unregister(User)
-admin.site.unregister(Group)
-
-
-@admin.register(User)
-class UserAdmin(StockUserAdmin, ModelAdmin):  # type: ignore[type-arg]
-    """People who may log in here."""
-
-    form = UserChangeForm
-    add_form = UserCreationForm
-    change_password_form = AdminPasswordChangeForm
-
-
-@admin.register(Group)
-class GroupAdmin(StockGroupAdmin, ModelAdmin):
-    """Groups of people."""

@@ -67,7 +67,10 @@ def scale(client: Client, options: argparse.Namespace) -> int:
     """Have a host keep so many agents of a spec."""
     replicas = None if options.replicas == "file" else _count(options.replicas)
     host = options.host or _only_host(client, options.spec)
-    answer = client.scale(host, options.spec, replicas)
+    if replicas is None:
+        answer = client.unscale(host, options.spec)
+    else:
+        answer = client.scale(host, options.spec, replicas)
     said = "as its file says" if replicas is None else f"{replicas} agents"
     report.done(f"{options.spec} on {host}: {said}", answer, as_json=options.json)
     return DONE

@@ -187,6 +187,9 @@ def _add_runs(commands: _Verbs) -> None:
     again.add_argument("--inputs", metavar="JSON", help="an object; default: as before")
     _add_waiting(again)
 
+    why = commands.add("why", verbs.why, "say why a task, or what is live of a run, is where it is")
+    why.add_argument("id", metavar="ID", help="id of a task or of a run")
+
     signal = commands.add_for_run("signal", verbs.signal, "tell a run what it waits for")
     signal.add_argument("name", metavar="NAME", help="name of the signal")
     signal.add_argument("--data", metavar="JSON", default="null", help="what comes with it")

@@ -7,12 +7,13 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from opscore_sdk.errors import ApiError, Problem
 from opscore_sdk.progress import COLOURS, line_before, seconds, summary
-from opscore_sdk.wire import RegisteredAgent, Run, Valid
+from opscore_sdk.wire import Explanation, RegisteredAgent, Run, Valid
 
 _GAP = "  "
 #: Characters of the last column that are shown on the narrowest terminal.
@@ -164,6 +165,26 @@ def _usage(agent: RegisteredAgent) -> dict[str, str]:
         return {"memory": "", "cpu": ""}
     memory, cpu = agent.usage["memory_bytes"], agent.usage["cpu_percent"]
     return {"memory": f"{memory / 2**20:.0f} MiB", "cpu": f"{cpu:.0f} %"}
+
+
+def reasons(explanations: Sequence[Explanation], *, as_json: bool) -> None:
+    """Write why tasks are where they are, the first reason first."""
+    if as_json:
+        return _json([one.raw for one in explanations])
+    if not explanations:
+        print("Nothing of this run is live.")
+    for one in explanations:
+        print(f"{one.key} {one.status}")
+        for reason in one.reasons:
+            until = f" (until {_local(reason.until)})" if reason.until else ""
+            print(f"  {reason.message}{until}")
+        if one.expected_start:
+            print(f"  Expected to start at {_local(one.expected_start)}.")
+    return None
+
+
+def _local(moment: datetime) -> str:
+    return f"{moment.astimezone():%Y-%m-%d %H:%M:%S}"
 
 
 def valid(file: Path, valid: Valid, *, as_json: bool) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from opscore_sdk import report
 from opscore_sdk.client import Client, media_type_of
+from opscore_sdk.errors import NotFoundError
 from opscore_sdk.statuses import DONE, FAILED, UsageError
 from opscore_sdk.wire import AGENT_THERE, Run, Task
 
@@ -122,6 +123,16 @@ def schedules(client: Client, options: argparse.Namespace) -> int:
     """Show the schedules."""
     rows = [found.raw for found in client.schedules(limit=options.limit)]
     report.rows(rows, _SCHEDULES, "There are no schedules.", as_json=options.json)
+    return DONE
+
+
+def why(client: Client, options: argparse.Namespace) -> int:
+    """Say why a task, or what is live of a run, is where it is."""
+    try:
+        found = [client.why_task(options.id)]
+    except NotFoundError:
+        found = client.why_run(options.id)
+    report.reasons(found, as_json=options.json)
     return DONE
 
 

@@ -15,7 +15,7 @@ T = TypeVar("T", bound="Wire")
 RUN_ENDED = frozenset({"completed", "failed", "cancelled"})
 TASK_ENDED = RUN_ENDED | {"skipped"}
 #: Fields that hold a time without saying so by their ending.
-_TIMES = frozenset({"at", "until", "since"})
+_TIMES = frozenset({"at", "until", "since", "expected_start"})
 #: Statuses of agents that are there, or should be: all but `terminated`.
 AGENT_THERE = (
     "initializing",
@@ -221,6 +221,33 @@ class Valid(Wire):
         """Take the known fields, warnings as `Problem`."""
         warnings = tuple(map(Problem.read, data.get("warnings") or ()))
         return replace(super().read({**data, "warnings": warnings}), raw=data)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reason(Wire):
+    """One thing that keeps a task where it is."""
+
+    code: str
+    """A word for programs: needs, paused, no_agent, all_busy, retry_at, …"""
+    message: str
+    until: datetime | None = None
+    """When it ends by itself, if that is known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explanation(Wire):
+    """Why a task is where it is."""
+
+    task_id: str
+    key: str
+    status: str
+    expected_start: datetime | None = None
+    """An estimate, by the last durations of the task's capability."""
+
+    @property
+    def reasons(self) -> list[Reason]:
+        """The reasons, in the order in which they count."""
+        return [Reason.read(row) for row in self.raw["reasons"]]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -39,10 +39,8 @@ log = get_logger(__name__)
 LOOK_S = 1.0
 #: How often while an agent drains: does it still have tasks?
 DRAIN_LOOK_S = 0.1
-_LEAST_PAUSE_S = 0.01
 #: How long it leaves a database in peace that does not answer, or a zygote that died.
 AWAY_S = 1.0
-
 #: How long a supervisor that stops tries to write down how its agents ended.
 LAST_WORD_S = 5.0
 #: A program that still has tasks so long before the end of its drain time gets its SIGTERM.
@@ -145,7 +143,7 @@ class Controller:
                 due += [memory.pause.until] if memory.pause.until > now else []
             elif child.stopping and not child.killed:
                 due.append(now + DRAIN_LOOK_S)
-        return max(min(due), now + _LEAST_PAUSE_S)
+        return min(due)
 
     def _heed_stops(self, now: float) -> None:
         if self._stops and not self._draining:

@@ -75,12 +75,34 @@ def hosts(*, limit: int = 200) -> Talk[list[dict[str, Any]]]:
     return (yield from rows("/hosts", dict, limit, {}))
 
 
-def scale(host: str, spec: str, replicas: int | None) -> Talk[dict[str, Any]]:
-    """Have a host keep so many agents of a spec; None: as its own file says."""
-    path = f"/hosts/{part(host)}/specs/{part(spec)}"
-    method, body = ("DELETE", None) if replicas is None else ("PUT", {"replicas": replicas})
-    answer: dict[str, Any] = yield from ask(method, path, body=body)
+def host(name: str) -> Talk[dict[str, Any]]:
+    """Return a host with the specs that it offers and the sizes of their pools."""
+    answer: dict[str, Any] = yield from ask("GET", f"/hosts/{part(name)}")
     return answer
+
+
+def scale(host: str, spec: str, replicas: int) -> Talk[dict[str, Any]]:
+    """Have a host keep so many agents of a spec."""
+    body = {"replicas": replicas}
+    answer: dict[str, Any] = yield from ask("PUT", _pool(host, spec), body=body)
+    return answer
+
+
+def unscale(host: str, spec: str) -> Talk[dict[str, Any]]:
+    """Have a host keep as many agents of a spec as its own file says."""
+    answer: dict[str, Any] = yield from ask("DELETE", _pool(host, spec))
+    return answer
+
+
+def retire_agent(ref: str) -> Talk[RegisteredAgent]:
+    """Have an agent stop after its present task and stay away."""
+    return (yield from _change("DELETE", ref, ""))
+
+
+def change_secret(ref: str) -> Talk[str]:
+    """Return the new secret of an agent of kind http; it counts at once."""
+    answer = yield from ask("POST", f"/agents/{part(ref)}/secret")
+    return str(answer["secret"])
 
 
 def health() -> Talk[dict[str, Any]]:
@@ -109,6 +131,10 @@ def pause_all(workflow: str = "", *, reason: str = "") -> Talk[PausedWorkflow]:
 def resume_all(workflow: str = "") -> Talk[None]:
     """End what `pause_all` began; harmless when it was not paused."""
     yield from ask("POST", "/resume", body={"workflow": workflow} if workflow else {})
+
+
+def _pool(host: str, spec: str) -> str:
+    return f"/hosts/{part(host)}/specs/{part(spec)}"
 
 
 def _change(method: str, ref: str, verb: str) -> Talk[RegisteredAgent]:

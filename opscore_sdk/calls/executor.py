@@ -30,6 +30,11 @@ def end_session(session_id: str) -> Talk[None]:
     yield from ask("DELETE", f"/sessions/{part(session_id)}")
 
 
+def task_heartbeat(task_id: str, fence: int) -> Talk[None]:
+    """Say that an attempt that was pushed is worked on; ConflictError: it is over, stop."""
+    yield from _once(f"/tasks/{part(task_id)}/heartbeat", {"fence": fence})
+
+
 def claim(session_id: str, *, limit: int = 1, wait_s: float = 0.0) -> Talk[list[ClaimedTask]]:
     """Take up to `limit` tasks, waiting up to `wait_s` for the first; ConflictError: it ended."""
     body = {"limit": limit, "wait_s": wait_s}

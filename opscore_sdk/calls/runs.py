@@ -11,7 +11,7 @@ from typing import Any
 from opscore_sdk.asking import Pause, Talk, ask, given, part, rows
 from opscore_sdk.errors import WaitTimeoutError
 from opscore_sdk.protocol import Entry
-from opscore_sdk.wire import Run, Signal
+from opscore_sdk.wire import Explanation, Run, Signal
 
 
 def run(run_id: str) -> Talk[Run]:
@@ -210,6 +210,17 @@ def send_message(
     path = f"/runs/{part(run_id)}/messages"
     answer = yield from ask("POST", path, body=message, idempotency_key=idempotency_key)
     return str(answer["id"])
+
+
+def messages(run_id: str, *, limit: int = 50) -> Talk[list[dict[str, Any]]]:
+    """Return the newest messages of a run that were not deleted yet."""
+    return (yield from rows(f"/runs/{part(run_id)}/messages", dict, limit, {}))
+
+
+def why_run(run_id: str) -> Talk[list[Explanation]]:
+    """Return why the live tasks of a run are where they are."""
+    answer = yield from ask("GET", f"/runs/{part(run_id)}/why")
+    return [Explanation.read(row) for row in answer["tasks"]]
 
 
 def _run(run_id: str, patience_s: float) -> Talk[Run]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from opscore_sdk.asking import Talk, ask, part, rows
-from opscore_sdk.wire import Approval, LogLine, Task
+from opscore_sdk.wire import Approval, Explanation, LogLine, Task
 
 
 def submit(
@@ -38,6 +38,12 @@ def cancel_task(task_id: str) -> Talk[Task]:
     """Cancel a task; ConflictError when it has ended."""
     answer = yield from ask("PUT", f"/tasks/{part(task_id)}/cancel")
     return Task.read(answer)
+
+
+def why_task(task_id: str) -> Talk[Explanation]:
+    """Return why a task waits, was skipped or failed, and when it may begin."""
+    answer = yield from ask("GET", f"/tasks/{part(task_id)}/why")
+    return Explanation.read(answer)
 
 
 def signal_task(task_id: str, data: Any = None) -> Talk[Task]:

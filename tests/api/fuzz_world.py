@@ -11,6 +11,9 @@ import httpx
 
 #: An agent that only a supervisor could have made; the test writes its row.
 SUPERVISED = "supervised"
+#: A host and what it offers, as only its supervisor could have told; the test writes its row.
+HOST = "elsewhere"
+SPEC = "made"
 _FLOW = """
 name: flow
 tasks:
@@ -31,12 +34,15 @@ class World:
 
     client: httpx.Client
     _session: str = ""
+    _message: str = ""
+    _receipt: str = ""
     _numbers: count[int] = field(default_factory=count)
 
     def __post_init__(self) -> None:
         for text in (_FLOW, _GATE):
             self._send("POST", "workflows", text, kind="application/yaml")
         self._session = self.session()
+        self._message, self._receipt = self._received()
 
     def path_parameters(self, path: str, pick: int) -> dict[str, str]:
         """Return what the placeholders of a path may stand for: `pick` chooses the state.
@@ -49,7 +55,10 @@ class World:
         makers = _MAKERS[words[3]]
         number = pick // 2 if pick % 2 else _FITTING.get(words[-1], 0)
         name = path.partition("{")[2].partition("}")[0]
-        return {name: makers[number % len(makers)](self), "name": "go"}
+        others = {"name": "go", "key": "plan", "spec": SPEC}
+        if words[-1] == "ack":
+            others["message_id"] = self._message
+        return {**others, name: makers[number % len(makers)](self)}
 
     def fitting(self, path: str) -> str:
         """Return the path with things in the state in which the operation can succeed."""
@@ -61,6 +70,8 @@ class World:
         """Return a body with values that mean something to the operation."""
         if label in _TAKES_DEFINITION:
             return {"name": f"made-{pick}", "tasks": {"a": {"capability": "work"}}}
+        if label.endswith("/ack"):
+            return {"receipt": self._receipt}
         return {**made_up, **(_MEANT[label](pick) if label in _MEANT else {})}
 
     def resume(self, workflow: str) -> None:
@@ -80,6 +91,25 @@ class World:
     def session(self) -> str:
         """Return the id of a new agent's session."""
         return str(self._send("POST", f"agents/{self.agent()}/sessions", {})["session_id"])
+
+    def http_agent(self) -> str:
+        """Return the name of a new agent that is sent its tasks."""
+        name = f"http-{next(self._numbers)}"
+        body = {"name": name, "kind": "http", "url": "http://agent.invalid/", "capabilities": ["x"]}
+        return str(self._send("POST", "agents", body)["name"])
+
+    def host(self) -> str:
+        """Return the name of a host with a spec."""
+        return HOST
+
+    def _received(self) -> tuple[str, str]:
+        """Return a message that the session has, and the receipt for it."""
+        to = {"to": {"capability": "work"}, "body": 1}
+        run = self.waiting_run()
+        self._send("POST", f"runs/{run}/messages", to)
+        path = f"sessions/{self._session}/messages/receive"
+        [message] = self._send("POST", path, {"lease_s": 3600})["messages"]
+        return str(message["id"]), str(message["receipt"])
 
     # ---------------------------------------------------------------- tasks
     def queued_task(self) -> str:
@@ -109,8 +139,10 @@ class World:
 
     # ---------------------------------------------------------------- runs
     def waiting_run(self) -> str:
-        """Return the id of a run that waits for a signal."""
-        return self._execute("flow")
+        """Return the id of a run that waits for a signal, with a plan in its context."""
+        run = self._execute("flow")
+        self._send("PUT", f"runs/{run}/context/plan", {"value": 1})
+        return run
 
     def paused_run(self) -> str:
         """Return the id of a paused run."""
@@ -184,11 +216,19 @@ _MEANT: Mapping[str, Callable[[int], dict[str, Any]]] = {
         "fence": 1,
         "error": {"type": "broken", "message": ""},
     },
+    "POST /api/v1/tasks/{task_id}/progress": lambda _: {"fence": 1},
+    "POST /api/v1/tasks/{task_id}/heartbeat": lambda _: {"fence": 1},
+    "PUT /api/v1/runs/{run_id}/context/{key}": lambda pick: {"if_version": 1},
+    "POST /api/v1/runs/{run_id}/messages": lambda pick: {
+        "to": {"capability": "work"} if pick % 4 == 1 else {"agent": "agent-0"},
+        "ttl_s": 60,
+    },
     "POST /api/v1/runs/{run_id}/rerun": lambda _: {"from": ["ok"]},
     "POST /api/v1/workflows/{ref}/execute": lambda _: {"version": None},
 }
 _MAKERS: Mapping[str, list[Callable[[World], str]]] = {
-    "agents": [World.agent, World.supervised_agent],
+    "agents": [World.agent, World.supervised_agent, World.http_agent],
+    "hosts": [World.host],
     "sessions": [World.session],
     "tasks": [
         World.running_task,
@@ -202,4 +242,4 @@ _MAKERS: Mapping[str, list[Callable[[World], str]]] = {
     "workflows": [World.workflow],
 }
 #: Last word of a path -> the maker, where it is not the first one.
-_FITTING = {"restart": 1, "rerun": 1, "signal": 2, "approval": 3}
+_FITTING = {"restart": 1, "secret": 2, "rerun": 1, "signal": 2, "approval": 3}

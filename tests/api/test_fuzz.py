@@ -15,10 +15,10 @@ import psutil
 import pytest
 import yaml
 
-from agents.models import Agent
+from agents.models import Agent, Host
 from opscore.config import ROOT
 from opscore.models import Project
-from tests.api.fuzz_world import SUPERVISED, World
+from tests.api.fuzz_world import HOST, SPEC, SUPERVISED, World
 from tests.live_server import Server
 
 DOCUMENT = yaml.load((ROOT / "docs/openapi.yaml").read_text(), yaml.CSafeLoader)
@@ -56,7 +56,9 @@ def memory_of(server: Server) -> int:
 def test_every_operation_answers_as_the_document_says(
     server: Server, project: Project, tmp_path: Path
 ) -> None:
-    Agent.objects.create(project=project, name=SUPERVISED, kind="worker", host="elsewhere")
+    Agent.objects.create(project=project, name=SUPERVISED, kind="worker", host=HOST)
+    specs = {SPEC: {"kind": "worker", "capabilities": [], "labels": [], "replicas": 1}}
+    Host.objects.create(project=project, name=HOST, specs=specs)
     counts = tmp_path / "counts.json"
     fuzz = {"FUZZ_URL": server.url, "FUZZ_KEY": server.key, "FUZZ_COUNTS": str(counts)}
     before = memory_of(server)

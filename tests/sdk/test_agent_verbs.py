@@ -108,7 +108,7 @@ def test_client_and_platform_agree(client: Client, project: Project) -> None:
         project=project, name="one", specs={"lint": {**pool("one")["specs"][0]}}
     )
     assert client.scale("one", "lint", 3)["specs"][0]["set_replicas"] == 3
-    assert client.scale("one", "lint", None)["specs"][0]["set_replicas"] is None
+    assert client.unscale("one", "lint")["specs"][0]["set_replicas"] is None
     assert [found["name"] for found in client.hosts()] == ["one"]
     agent = Agent.objects.create(project=project, name="a", kind="process", host=host.name)
     output.write({agent.pk: "one\ntwo"})
