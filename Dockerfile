@@ -22,9 +22,9 @@ COPY requirements/runtime.txt requirements/runtime.txt
 RUN pip install --require-hashes --requirement requirements/runtime.txt
 COPY . .
 RUN pip install --no-deps --no-build-isolation ./opscore_sdk \
-    && python -m compileall -q opscore agents tasks workflows opscore_sdk examples
+    && python -m compileall -q opscore agents tasks webhooks workflows opscore_sdk examples
 
 USER opscore
 VOLUME /var/lib/opscore
 EXPOSE 8000
-CMD ["python", "-m", "granian", "--interface", "asgi", "--host", "0.0.0.0", "--port", "8000", "--workers", "2", "--no-ws", "opscore.asgi:application"]
+CMD ["python", "-m", "granian", "--interface", "asgi", "--host", "0.0.0.0", "--port", "8000", "--workers", "2", "--no-ws", "--backpressure", "4096", "--workers-kill-timeout", "8", "opscore.asgi:application"]

@@ -14,7 +14,7 @@ export PIP_NO_INPUT := 1
 export PYTHONNOUSERSITE := 1
 unexport PYTHONPATH PYTHONHOME
 
-SDK_SOURCES := opscore_sdk/pyproject.toml $(wildcard opscore_sdk/*.py)
+SDK_SOURCES := opscore_sdk/pyproject.toml $(shell find opscore_sdk -name '*.py')
 REPORT      := var/report
 # `check` needs no service: this one refuses every connection.
 CHECK_ENV   := OPSCORE_SECRET_KEY=check OPSCORE_BROKER_URL= \

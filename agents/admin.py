@@ -10,24 +10,35 @@ from django.contrib.admin.views.main import ChangeList
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
-from unfold.admin import TabularInline
 from unfold.decorators import display
 
-from agents import registry, workload
-from agents.models import Agent, AgentSession, Host, Queue
-from opscore.admin import ReadOnlyAdmin, badge, link, moment, pretty
+from agents import (
+    admin_breakers,  # noqa: F401 - its page registers itself
+    admin_keys,  # noqa: F401
+    admin_pools,  # noqa: F401 - its pages register themselves
+    admin_routes,  # noqa: F401
+    output,
+    registry,
+    workload,
+)
+from agents.models import Agent, AgentSession, AgentUsage, Host, Queue
+from opscore.admin_columns import badge, block, link, moment, pretty
+from opscore.admin_site import ReadOnlyAdmin, ReadOnlyInline, limited
 from opscore.config import load_config
 from opscore.errors import OpsCoreError
+from opscore.sizes import shown_size
+
+_OUTPUT_LINES = 200
 
 
-class SessionInline(TabularInline):
+def _usage(agent: Agent) -> AgentUsage | None:
+    return getattr(agent, "usage", None)
+
+
+class SessionInline(ReadOnlyInline):
     """The latest lives of an agent."""
 
     model = AgentSession
-    extra = 0
-    max_num = 0
-    can_delete = False
-    hide_title = True
     fields = [
         "shown_start",
         "host",
@@ -55,10 +66,6 @@ class SessionInline(TabularInline):
         latest = AgentSession.objects.filter(agent=agent_id).order_by("-id")[:20]
         return AgentSession.objects.filter(pk__in=list(latest.values_list("id", flat=True)))
 
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Refuse: agents make their sessions."""
-        return False
-
 
 @admin.register(Agent)
 class AgentAdmin(ReadOnlyAdmin):
@@ -71,32 +78,39 @@ class AgentAdmin(ReadOnlyAdmin):
         "words",
         "labels_shown",
         "host",
+        "memory",
+        "cpu",
         "restarts",
         "desired",
         "reason_shown",
     ]
+    list_select_related = ["usage"]
     list_filter = ["status", "kind", "desired", "paused", "host", "project"]
     search_fields = ["name", "spec", "host", "capabilities"]
     ordering = ["name"]
-    actions = ["restart", "pause", "resume", "stop"]
+    actions = ["restart", "pause", "resume", "drain", "stop", "stop_by_force"]
     inlines = [SessionInline]
     fields = [
         "name",
         "shown_status",
-        "reason",
+        "reason_whole",
         "kind",
         "spec",
         "host",
         "words",
         "labels_shown",
+        "concurrency",
         "desired",
-        "paused",
+        "takes",
         "generation",
         "restarts",
         "running_tasks",
+        "memory",
+        "cpu",
         "project",
         moment("created_at", "created"),
         moment("changed_at", "changed"),
+        "output_shown",
     ]
 
     def get_changelist_instance(self, request: HttpRequest) -> ChangeList:
@@ -119,6 +133,25 @@ class AgentAdmin(ReadOnlyAdmin):
         count: int | None = getattr(agent, "task_count", None)
         return workload.running([agent])[agent.pk] if count is None else count
 
+    @display(description="memory", ordering="usage__memory")
+    def memory(self, agent: Agent) -> str:
+        """Show what its processes use."""
+        used = _usage(agent)
+        return shown_size(used.memory) if used else "–"
+
+    @display(description="CPU", ordering="usage__cpu_percent")
+    def cpu(self, agent: Agent) -> str:
+        """Show what share of a core its processes use."""
+        used = _usage(agent)
+        return f"{used.cpu_percent:.0f} %" if used else "–"
+
+    @display(description="output")
+    def output_shown(self, agent: Agent) -> str:
+        """Show the end of what it wrote to stdout and stderr."""
+        if not agent.host:
+            return "–"
+        return block("\n".join(output.tail(agent, _OUTPUT_LINES).lines))
+
     @display(description="capabilities")
     def words(self, agent: Agent) -> str:
         """List what it offers."""
@@ -130,9 +163,19 @@ class AgentAdmin(ReadOnlyAdmin):
         return ", ".join(agent.labels) or "–"
 
     @display(description="reason")
+    def reason_whole(self, agent: Agent) -> str:
+        """Show why it is in its status: of a crash loop its last lines."""
+        return block(agent.reason) if agent.reason else "–"
+
+    @display(description="takes tasks")
+    def takes(self, agent: Agent) -> str:
+        """Say whether it was paused."""
+        return "no: it is paused" if agent.paused else "yes"
+
+    @display(description="reason")
     def reason_shown(self, agent: Agent) -> str:
         """Show why it is in its status, shortened."""
-        return agent.reason[:80] or "–"
+        return agent.reason.partition("\n")[0][:80] or "–"
 
     @admin.action(description="Restart the selected agents")
     def restart(self, request: HttpRequest, queryset: QuerySet[Agent]) -> None:
@@ -148,6 +191,16 @@ class AgentAdmin(ReadOnlyAdmin):
     def resume(self, request: HttpRequest, queryset: QuerySet[Agent]) -> None:
         """Have them take tasks again."""
         self._each(request, queryset, registry.resume, "{} takes tasks again.")
+
+    @admin.action(description="Drain the selected agents: finish, then end")
+    def drain(self, request: HttpRequest, queryset: QuerySet[Agent]) -> None:
+        """Have them take nothing new, finish and end."""
+        self._each(request, queryset, registry.drain, "{} finishes what it has and ends.")
+
+    @admin.action(description="Stop the selected agents at once")
+    def stop_by_force(self, request: HttpRequest, queryset: QuerySet[Agent]) -> None:
+        """Have them killed; what they have runs elsewhere."""
+        self._each(request, queryset, registry.stop, "{} is stopped by force.")
 
     @admin.action(description="Stop the selected agents")
     def stop(self, request: HttpRequest, queryset: QuerySet[Agent]) -> None:
@@ -171,7 +224,8 @@ class HostFilter(admin.SimpleListFilter):
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         """Offer the hosts with a supervisor."""
-        names = Host.objects.order_by("name").values_list("name", flat=True).distinct()
+        hosts = limited(request, Host.objects.all())
+        names = hosts.order_by("name").values_list("name", flat=True).distinct()
         return [(name, name) for name in names]
 
     def queryset(
@@ -246,7 +300,15 @@ class HostAdmin(ReadOnlyAdmin):
     list_filter = ["project"]
     search_fields = ["name"]
     ordering = ["name"]
-    fields = ["name", "state", "project", "pid", moment("seen_at", "last seen"), "shown_specs"]
+    fields = [
+        "name",
+        "state",
+        "project",
+        "pid",
+        "carries",
+        moment("seen_at", "last seen"),
+        "shown_specs",
+    ]
 
     @display(description="state")
     def state(self, host: Host) -> str:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import selectors
 import signal
 import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO, Any, cast
 
+from agents import programs
 from agents.handlers import Context, HandlerError
+from agents.limits import Limits
 from agents.specs import Spec
 from agents.supervisor import processes
 from opscore.config import load_config
@@ -31,8 +33,6 @@ _GRACE_S = 2.0
 _CHUNK = 65536
 _MAX_LINE = 4000
 _LAST_LINES = 20
-#: What of the agent's own environment a command may see; all else is the platform's.
-_INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "USER")
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,22 @@ class CommandLine:
     env: dict[str, str]
     timeout_s: float | None
     max_output_bytes: int
+    python: str = ""
+    limits: Limits = field(default_factory=Limits)
 
     @classmethod
     def of(cls, spec: Spec) -> CommandLine:
         """Make the handler of a spec of kind `command`."""
         limit = load_config().max_result_bytes
-        return cls(spec.command, spec.cwd, dict(spec.env), spec.timeout_s, limit)
+        return cls(
+            spec.command,
+            spec.cwd,
+            dict(spec.env),
+            spec.timeout_s,
+            limit,
+            python=spec.python,
+            limits=spec.limits,
+        )
 
     def __call__(self, context: Context) -> Any:
         """Run the command for one task; HandlerError says how it failed."""
@@ -58,23 +68,22 @@ class CommandLine:
             code = run.wait()
         finally:
             run.close()
+        if why := self.limits.explain(code, run.cpu_s, "\n".join(run.last)):
+            message = f"The command was ended by a limit: {why}."
+            raise HandlerError(message, type="limit")
         if code != 0:
             raise HandlerError(run.failure(code), type="exit_status")
         return _result(run.output)
 
     def environment(self, context: Context) -> dict[str, str]:
         """Return the command's whole environment; this Python's own programs come first."""
-        own = {name: os.environ[name] for name in _INHERITED if name in os.environ}
-        path = os.pathsep.join((os.path.dirname(sys.executable), own.get("PATH", os.defpath)))
-        return {
-            **own,
-            "PATH": path,
-            **self.env,
+        task = {
             "OPSCORE_TASK_ID": str(context.task_id),
             "OPSCORE_RUN_ID": str(context.run_id),
             "OPSCORE_ATTEMPT": str(context.attempt),
             "OPSCORE_IDEMPOTENCY_KEY": context.idempotency_key,
         }
+        return programs.environment(self.python, {**self.env, **task})
 
 
 def _refuse(constant: str) -> Any:
@@ -101,6 +110,8 @@ class _Run:
         self.context = context
         self.output = bytearray()
         self.last: deque[str] = deque(maxlen=_LAST_LINES)
+        self.cpu_s = 0.0
+        """What the command used, once it has ended."""
         self._partial = b""
         self._input = memoryview(json.dumps(context.inputs).encode())
         self.process = _start(line, context)
@@ -155,7 +166,9 @@ class _Run:
 
     def _end_group(self) -> None:
         processes.kill_group(self.process.pid)
+        before = _cpu_of_children()
         self.process.wait()
+        self.cpu_s = _cpu_of_children() - before
 
     def _check(self) -> None:
         if self.context.cancelled():
@@ -222,10 +235,20 @@ class _Run:
         self.context.log(text, "stderr")
 
 
+def _cpu_of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def _start(line: CommandLine, context: Context) -> subprocess.Popen[bytes]:
-    program = _program(line)
+    program = programs.found(line.command[0], line.cwd)
+
+    def bind() -> None:
+        # Only the kernel can end the command when this agent is killed.
+        processes.die_with_parent()
+        line.limits.apply()
+
     try:
-        # preexec_fn: only the kernel can end the command when this agent is killed.
         return subprocess.Popen(
             [program, *line.command[1:]],
             stdin=subprocess.PIPE,
@@ -235,20 +258,10 @@ def _start(line: CommandLine, context: Context) -> subprocess.Popen[bytes]:
             cwd=line.cwd,
             env=line.environment(context),
             process_group=0,
-            preexec_fn=processes.die_with_parent,  # noqa: PLW1509 - one prctl call
+            preexec_fn=bind,  # noqa: PLW1509 - a few system calls
         )
-    except FileNotFoundError:
-        why = f"there is no program {program!r} (searched in the folder {line.cwd} and in PATH)"
-    except PermissionError:
-        why = f"{program!r} is not executable; try: chmod +x {program}"
     except (OSError, ValueError) as error:
-        why = str(error)
+        why = programs.why_not(error, program, line.cwd)
     raise HandlerError(
         f"The command cannot be started: {why}.", type="not_started", retryable=False
     )
-
-
-def _program(line: CommandLine) -> str:
-    """Return the program's path where it lies in the command's own folder, else its name."""
-    beside = os.path.join(line.cwd, line.command[0])
-    return beside if os.path.isfile(beside) else line.command[0]

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 from uuid import UUID
 
+from agents.errors import HandlerError
+from agents.exchange import Alone, Post, Received, Shared, VersionConflictError
+
+__all__ = [
+    "Context",
+    "Handler",
+    "HandlerError",
+    "Registered",
+    "VersionConflictError",
+    "handler",
+    "load",
+]
+
 #: Anything that does one task: takes its context, returns a JSON value.
 Handler = Callable[["Context"], Any]
-
-
-class HandlerError(Exception):
-    """Raise this in a handler to fail the attempt with a structured error.
-
-    `type` is a word that retry rules can name; `retryable=False` makes the failure final.
-    Any other exception counts as retryable, with its class name as the type.
-    """
-
-    def __init__(self, message: str, *, type: str = "error", retryable: bool = True) -> None:  # noqa: A002 - the wire's word
-        super().__init__(message)
-        self.type = type
-        self.retryable = retryable
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the error as it is stored and sent."""
-        return {"type": self.type, "message": str(self), "retryable": self.retryable}
 
 
 @dataclass(frozen=True)
@@ -45,6 +41,9 @@ class Context:
     """Seconds after which this process is killed and the attempt fails."""
     write_log: Callable[[str, str], None] = field(default=lambda text, stream: None, repr=False)
     ask_cancelled: Callable[[], bool] = field(default=lambda: False, repr=False)
+    shared: Shared = field(default_factory=Alone, repr=False)
+    """The run's context, shared with its other agents: get, entries, put, delete."""
+    post: Post = field(default_factory=Alone, repr=False)
 
     turn: str = ""
     """Which work of the task this is: '' for the first, the iteration of a loop, or `catch`."""
@@ -61,6 +60,27 @@ class Context:
     def cancelled(self) -> bool:
         """Tell whether somebody cancelled the task; asks the database at most twice a second."""
         return self.ask_cancelled()
+
+    def send(
+        self, to: Mapping[str, str], topic: str, body: Any = None, ttl_s: float = 3600
+    ) -> UUID:
+        """Send a message to `{"agent": name}`, or to one agent of `{"capability": word}`.
+
+        It is kept until it is acknowledged, `ttl_s` seconds at most; returns its id. Raises
+        HandlerError.
+        """
+        return self.post.send(to, topic, body, ttl_s)
+
+    def receive(self, limit: int = 10, lease_s: float = 30) -> list[Received]:
+        """Take messages to this agent or to one of its capabilities, oldest first; never waits.
+
+        What is not acknowledged within `lease_s` seconds comes again, perhaps elsewhere.
+        """
+        return self.post.receive(limit, lease_s)
+
+    def acknowledge(self, message: Received) -> bool:
+        """Say that a message is done; False: its lease was over and it was handed out again."""
+        return self.post.acknowledge(message)
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from uuid import UUID
 
 from django.db import transaction
 
-from agents import sessions, transitions
+from agents import registry, sessions, transitions, workload
+from agents.models import Agent, AgentSession
+from agents.states import SUPERVISED
 from opscore.config import load_config
 from opscore.database import after_commit, query
 
@@ -33,17 +34,25 @@ def check() -> list[UUID]:
         reason = f"silent for {ttl_s:g} s"
         ended = sessions.close([row["id"] for row in rows], reason)
         transitions.change(
-            _without_life(row["agent_id"] for row in rows), "unresponsive", reason=reason
+            sessions.without_life(row["agent_id"] for row in rows), "unresponsive", reason=reason
         )
         after_commit(lambda: sessions.announce_end(ended, reason))
     return ended
 
 
-def _without_life(agent_ids: Iterable[UUID]) -> list[UUID]:
-    rows = query(
-        """SELECT id FROM agents_agent a WHERE id = ANY(%(ids)s::uuid[]) AND NOT EXISTS (
-               SELECT 1 FROM agents_agentsession s
-               WHERE s.agent_id = a.id AND s.ended_at IS NULL)""",
-        {"ids": list(agent_ids)},
-    )
-    return [row["id"] for row in rows]
+def finish_drains() -> None:
+    """End the drained agents that nobody watches and that have no task any more.
+
+    Those that died or signed off meanwhile too, and those whose host is gone.
+    """
+    drained = Agent.objects.filter(status__in=("draining", "unresponsive"), desired="stopped")
+    watched = registry.live_hosts().values("name")
+    alone = list(drained.exclude(kind__in=SUPERVISED, host__in=watched))
+    tasks = workload.running(alone)
+    done = [agent.pk for agent in alone if not tasks[agent.pk]]
+    if not done:
+        return
+    with transaction.atomic():
+        live = AgentSession.objects.filter(agent__in=done, ended_at=None)
+        sessions.end(live.values_list("id", flat=True), "drained", lost=False)
+        transitions.change(done, "terminated", reason="drained")

@@ -21,8 +21,10 @@ from django.db.utils import DatabaseError
 
 from agents import queues, registry, runtime, sessions, transitions
 from agents.handlers import load
+from agents.hearing import Patience, beat_every
 from agents.models import AgentSession
 from agents.pool import ThreadPool
+from agents.self_check import SelfCheck
 from opscore.config import listed, load_config
 from opscore.logs import get_logger
 from opscore.models import Project
@@ -49,11 +51,22 @@ def register(sender: Any, **_: Any) -> None:
     project = Project.objects.get_or_create(slug="default")[0]
     words = [word for word in sorted(handlers) if queues.queue_name(project.slug, word) in consumed]
     name = re.sub(r"[^A-Za-z0-9_.@-]", "-", sender.hostname)[:100]
-    agent, _created = registry.enrol(project, name, words)
-    _session = sessions.start(agent, host=socket.gethostname(), pid=os.getpid(), queues=consumed)
+    slots = _slots(sender)
+    agent, _created = registry.enrol(project, name, words, concurrency=slots)
+    own = sender.app.amqp.queues.new_missing(queues.own(agent.pk))
+    consumed.append(sender.app.amqp.queues.select_add(own).name)
+    _session = sessions.start(
+        agent, host=socket.gethostname(), pid=os.getpid(), queues=consumed, slots=slots
+    )
     runtime.begin(runtime.Life(_session.pk, agent.name, handlers))
     # Nothing of this connection may reach forked pool processes.
     connections.close_all()
+
+
+def _slots(worker: Any) -> int:
+    """Return how many tasks the worker runs at once; `solo` runs one, whatever -c says."""
+    solo = "solo" in str(worker.pool_cls).lower()
+    return 1 if solo or not isinstance(worker.concurrency, int) else worker.concurrency
 
 
 @worker_ready.connect(weak=False)
@@ -62,8 +75,11 @@ def begin(sender: Any, **_: Any) -> None:
     if _session is None:
         return
     sessions.ready(_session.pk)
-    every_s = min(5.0, load_config().session_ttl_s / 6)
-    sender.timer.call_repeatedly(every_s, _beat, (_session.pk, sender))
+    config = load_config()
+    every_s = beat_every(config.session_ttl_s, config.probe_s)
+    patience = Patience.of(config.probe_s, every_s)
+    check = SelfCheck(_session.agent_id, patience)
+    sender.timer.call_repeatedly(every_s, _beat, (_session.pk, sender, check))
 
 
 @worker_shutdown.connect(weak=False)
@@ -82,10 +98,12 @@ def leave(**_: Any) -> None:
     connections.close_all()
 
 
-def _beat(session_id: UUID, consumer: Any) -> None:
+def _beat(session_id: UUID, consumer: Any, check: SelfCheck) -> None:
     try:
         live = sessions.beat([session_id])
-        runtime.consume(consumer, paused=sessions.is_paused(session_id))
+        paused = sessions.is_paused(session_id)
+        runtime.consume(consumer, paused=paused)
+        check.step(paused=paused)
     except DatabaseError as error:
         log.warning("agent.beat_failed", error=str(error).strip())
         connections.close_all()

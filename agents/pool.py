@@ -9,6 +9,7 @@ from billiard.einfo import ExceptionInfo
 from celery.concurrency.thread import TaskPool
 from celery.exceptions import Ignore
 
+from agents import runtime
 from opscore.logs import get_logger
 
 log = get_logger(__name__)
@@ -31,7 +32,8 @@ class ThreadPool(TaskPool):
 def _ending(target: Callable[..., Any]) -> Callable[..., Any]:
     def run(*args: Any, **kwargs: Any) -> Any:
         try:
-            return target(*args, **kwargs)
+            with runtime.at_work():
+                return target(*args, **kwargs)
         except Exception as error:  # noqa: BLE001 - whatever it is, the slot must come back
             log.warning("worker.message_dropped", error=str(error) or repr(error))
             escaped = ExceptionInfo()

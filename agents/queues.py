@@ -15,6 +15,7 @@ from agents.models import Queue
 from opscore.database import after_commit, query
 from opscore.errors import InvalidError
 from opscore.models import Project
+from opscore.schedule import OWN_QUEUE as OWN
 
 #: Length of `Queue.name`; RabbitMQ takes at most 255 bytes.
 MAX_NAME = 200
@@ -70,6 +71,19 @@ def queue_name(project_slug: str, capability: str, requires: Iterable[str] = ())
 
 def _safe(word: str) -> str:
     return _UNSAFE.sub(lambda found: "".join(f"~{byte:02x}" for byte in found[0].encode()), word)
+
+
+def own(agent_id: object) -> str:
+    """Return the name of the queue that only this agent consumes: what is addressed to it.
+
+    No queue of a capability is named like that: `@` never comes out of `_safe`.
+    """
+    return f"{OWN}{agent_id}"
+
+
+def is_own(name: str) -> bool:
+    """Tell whether a queue belongs to one agent."""
+    return name.startswith(OWN)
 
 
 def ensure(project: Project, capability: str, requires: Sequence[str] = ()) -> str:

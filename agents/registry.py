@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -13,8 +13,9 @@ from uuid import UUID
 from django.db import IntegrityError, transaction
 from django.db.models import F, QuerySet
 from django.db.models.functions import Now
+from django.utils import timezone
 
-from agents import news, sessions, transitions
+from agents import news, pools, sessions, transitions
 from agents.models import Agent, AgentSession, Host
 from agents.specs import RESERVED
 from agents.states import KINDS, SUPERVISED
@@ -37,6 +38,7 @@ class _Wish:
     host: str
     capabilities: list[str]
     labels: list[str]
+    concurrency: int | None = None
 
 
 def register(
@@ -47,33 +49,49 @@ def register(
     spec: str = "",
     capabilities: Sequence[str] = (),
     labels: Sequence[str] = (),
+    concurrency: int | None = None,
     actor: str = "",
 ) -> tuple[Agent, bool]:
     """Make sure that this agent exists and should run; True: it is new.
 
     Kinds that a supervisor starts are chosen by `spec`, a name in some host's file of
-    agent specs, and take capabilities and labels from there when none are given.
-    Raises InvalidError (bad words, unknown spec) and ConflictError (the name is an agent
-    of another kind or spec).
+    agent specs, take capabilities and labels from there when none are given, and their
+    concurrency always. `concurrency` is the most tasks that any other has at once; None: it
+    decides itself.
+    Raises InvalidError (bad words, unknown spec, more than `max_replicas` of the host's file) and
+    ConflictError (the name is an agent of another kind or spec).
     """
     _check_words(name, kind, capabilities, labels)
-    wish = _wish(project, kind, spec, list(capabilities), list(labels))
+    if kind in SUPERVISED and concurrency is not None:
+        problem = Problem(f"for {kind} the spec says it", "concurrency")
+        raise InvalidError("This agent cannot be registered.", [problem])
+    said = _Wish(kind, spec, "", list(capabilities), list(labels), concurrency)
+    wish = _wish(project, said) if kind in SUPERVISED else replace(said, spec="")
     try:
         with transaction.atomic():
-            return _create(project, name, wish, actor), True
+            # Hosts before agents: everybody locks them in this order.
+            pools.hold(project, wish.host)
+            agent = _create(project, name, wish, actor)
+            pools.demand_place(project, agent.host, agent.spec)
+            return agent, True
     except IntegrityError:
         return _renew(project, name, wish, actor), False
 
 
 def enrol(
-    project: Project, name: str, capabilities: Sequence[str], actor: str = ""
+    project: Project,
+    name: str,
+    capabilities: Sequence[str],
+    actor: str = "",
+    *,
+    concurrency: int | None = None,
 ) -> tuple[Agent, bool]:
     """Register a worker that somebody started by hand; no supervisor will touch it.
 
     Raises InvalidError and ConflictError as `register` does.
     """
     _check_words(name, "worker", capabilities, ())
-    wish = _Wish("worker", "", "", list(capabilities), [])
+    wish = _Wish("worker", "", "", list(capabilities), [], concurrency)
     try:
         with transaction.atomic():
             return _create(project, name, wish, actor), True
@@ -88,7 +106,7 @@ def retire(agent: Agent, actor: str = "") -> None:
     """
     _refuse_platform(agent, "stopped")
     with transaction.atomic():
-        is_supervised = agent.kind in SUPERVISED and _host_is_alive(agent)
+        is_supervised = is_watched(agent)
         if not is_supervised:
             # Sessions before agents: everybody locks them in this order.
             sessions.end(_open_sessions(agent), "the agent was retired", lost=False)
@@ -98,6 +116,40 @@ def retire(agent: Agent, actor: str = "") -> None:
             news.publish()
         else:
             transitions.change([agent.pk], "terminated", reason="retired", actor=actor)
+
+
+def drain(agent: Agent, actor: str = "") -> None:
+    """Have the agent take nothing new, finish what it has, then end. Harmless when it drains.
+
+    `health.finish_drains` ends those that no supervisor watches. Raises ConflictError for the
+    platform's own agents.
+    """
+    _refuse_platform(agent, "stopped")
+    if is_watched(agent):
+        retire(agent, actor)
+        return
+    with transaction.atomic():
+        Agent.objects.filter(pk=agent.pk).update(desired="stopped")
+        if _open_sessions(agent):
+            transitions.change([agent.pk], "draining", reason="asked to finish", actor=actor)
+        else:
+            transitions.change([agent.pk], "terminated", reason="retired", actor=actor)
+
+
+def stop(agent: Agent, actor: str = "") -> None:
+    """End the agent at once; what it has is given back and runs elsewhere.
+
+    A supervised one is killed with all that it started.
+    """
+    with transaction.atomic():
+        if is_watched(agent):
+            sessions.condemn(_open_sessions(agent), "stopped by force")
+        retire(agent, actor)
+
+
+def is_watched(agent: Agent) -> bool:
+    """Tell whether a supervisor that lives has this agent."""
+    return agent.kind in SUPERVISED and _host_is_alive(agent)
 
 
 def pause(agent: Agent, actor: str = "") -> None:
@@ -166,7 +218,7 @@ def find(project: Project, ref: str | UUID) -> Agent:
 def offered_specs(project: Project) -> dict[str, dict[str, Any]]:
     """Return what live hosts offer: spec name -> kind, capabilities, labels, hosts."""
     offered: dict[str, dict[str, Any]] = {}
-    for host in _live_hosts(project):
+    for host in live_hosts(project):
         for name, spec in host.specs.items():
             entry = offered.setdefault(name, {**spec, "hosts": []})
             entry["hosts"].append(host.name)
@@ -190,28 +242,26 @@ def _check_words(name: str, kind: str, capabilities: Sequence[str], labels: Sequ
         raise InvalidError("This agent cannot be registered.", problems)
 
 
-def _wish(
-    project: Project, kind: str, spec: str, capabilities: list[str], labels: list[str]
-) -> _Wish:
-    if kind not in SUPERVISED:
-        return _Wish(kind, "", "", capabilities, labels)
+def _wish(project: Project, said: _Wish) -> _Wish:
+    """Complete what was asked for by the spec; raises InvalidError."""
     offered = offered_specs(project)
-    chosen = offered.get(spec)
-    if chosen is None or chosen["kind"] != kind:
-        names = sorted(word for word, found in offered.items() if found["kind"] == kind)
+    chosen = offered.get(said.spec)
+    if chosen is None or chosen["kind"] != said.kind:
+        names = sorted(word for word, found in offered.items() if found["kind"] == said.kind)
         known = f"offered now: {', '.join(names)}" if names else "no live host offers any"
-        message = f"no live host offers a {kind} spec {spec!r}; {known}"
+        message = f"no live host offers a {said.kind} spec {said.spec!r}; {known}"
         raise InvalidError("This agent cannot be registered.", [Problem(message, "spec")])
-    foreign = sorted(set(capabilities) - set(chosen["capabilities"]))
+    foreign = sorted(set(said.capabilities) - set(chosen["capabilities"]))
     if foreign:
-        message = f"the spec {spec!r} does not have: {', '.join(foreign)}"
+        message = f"the spec {said.spec!r} does not have: {', '.join(foreign)}"
         raise InvalidError("This agent cannot be registered.", [Problem(message, "capabilities")])
     return _Wish(
-        kind,
-        spec,
+        said.kind,
+        said.spec,
         _least_loaded(chosen["hosts"]),
-        capabilities or chosen["capabilities"],
-        labels or chosen["labels"],
+        said.capabilities or chosen["capabilities"],
+        said.labels or chosen["labels"],
+        chosen.get("concurrency", 1),
     )
 
 
@@ -224,6 +274,7 @@ def _create(project: Project, name: str, wish: _Wish, actor: str) -> Agent:
         host=wish.host,
         capabilities=wish.capabilities,
         labels=wish.labels,
+        concurrency=wish.concurrency,
     )
     transitions.note([agent.pk], "agent.registered", actor=actor)
     news.publish()
@@ -232,15 +283,19 @@ def _create(project: Project, name: str, wish: _Wish, actor: str) -> Agent:
 
 def _renew(project: Project, name: str, wish: _Wish, actor: str) -> Agent:
     with transaction.atomic():
+        pools.hold(project, wish.host)
         agent = Agent.objects.select_for_update().get(project=project, name=name)
         if (agent.kind, agent.spec, bool(agent.host)) != (wish.kind, wish.spec, bool(wish.host)):
             what = f"{agent.kind} {agent.spec}".strip()
             raise ConflictError(f"The name {name!r} belongs to another agent already ({what}).")
         agent.capabilities, agent.labels = wish.capabilities, wish.labels
-        agent.desired = "running"
+        agent.concurrency = wish.concurrency
+        was_wanted, agent.desired = agent.desired == "running", "running"
         if wish.host and not _host_is_alive(agent):
             agent.host = wish.host
-        agent.save(update_fields=["capabilities", "labels", "desired", "host"])
+        agent.save(update_fields=["capabilities", "labels", "concurrency", "desired", "host"])
+        if not was_wanted:
+            pools.demand_place(project, agent.host, agent.spec)
         transitions.note([agent.pk], "agent.registered", actor=actor)
         news.publish()
     return agent
@@ -261,15 +316,41 @@ def _open_sessions(agent: Agent) -> list[UUID]:
     )
 
 
-def _live_hosts(project: Project | None = None) -> QuerySet[Host]:
+def live_hosts(project: Project | None = None) -> QuerySet[Host]:
+    """Return the hosts whose supervisor lives, by name."""
     since = Now() - timedelta(seconds=load_config().session_ttl_s)
     live = Host.objects.filter(pid__isnull=False, seen_at__gt=since).order_by("name")
     return live if project is None else live.filter(project=project)
 
 
+def is_live(host: Host) -> bool:
+    """Tell whether a host's supervisor lives."""
+    since = timezone.now() - timedelta(seconds=load_config().session_ttl_s)
+    return host.pid is not None and host.seen_at > since
+
+
+def forget_host(host: Host) -> None:
+    """Remove a host that is dead, with its pools; its agents are terminated.
+
+    Raises ConflictError when it lives.
+    """
+    with transaction.atomic():
+        Host.objects.select_for_update().get(pk=host.pk)
+        if live_hosts().filter(pk=host.pk).exists():
+            raise ConflictError(f"The host {host.name!r} lives: stop its supervisor first.")
+        left = Agent.objects.filter(host=host.name, kind__in=SUPERVISED)
+        ids = list(left.exclude(status="terminated").values_list("pk", flat=True))
+        left.update(desired="stopped")
+        reason = "its host was forgotten"
+        live = AgentSession.objects.filter(agent__in=ids, ended_at=None)
+        sessions.end(live.values_list("id", flat=True), reason)
+        transitions.change(ids, "terminated", reason=reason)
+        host.delete()
+
+
 def _host_is_alive(agent: Agent) -> bool:
     # A host belongs to one project, but runs the agents of all.
-    return _live_hosts().filter(name=agent.host).exists()
+    return live_hosts().filter(name=agent.host).exists()
 
 
 def _least_loaded(hosts: list[str]) -> str:

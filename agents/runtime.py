@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
-from agents.handlers import Handler
+from agents.handlers import Context, Handler, Registered
+from agents.hearing import Pulse
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,11 @@ class Life:
 
 
 _life: Life | None = None
+_done = 0
+_tells: tuple[int, Callable[[], None]] | None = None
+_taken = 0
+_working = 0
+_counts = threading.Lock()
 
 
 def begin(life: Life | None) -> None:
@@ -45,5 +53,67 @@ def consume(consumer: Any, *, paused: bool) -> None:
         return
     if paused:
         tasks.cancel()
-    else:
+    elif not all(map(tasks.consuming_from, list(tasks.queues))):
+        # RabbitMQ drops the queue of one agent that nobody consumes for long.
+        tasks.declare()
         tasks.consume()
+
+
+def hear() -> None:
+    """Take note that a message was taken."""
+    global _taken  # noqa: PLW0603 - a process has exactly one count
+    with _counts:
+        _taken += 1
+
+
+@contextmanager
+def at_work() -> Iterator[None]:
+    """Count the message that is worked on inside."""
+    global _working  # noqa: PLW0603 - a process has exactly one count
+    hear()
+    with _counts:
+        _working += 1
+    try:
+        yield
+    finally:
+        with _counts:
+            _working -= 1
+
+
+def pulse(*, connected: bool = True) -> Pulse:
+    """Return what this process says of itself with each beat."""
+    return Pulse(_taken, at_work=_working > 0, connected=connected)
+
+
+def counted(handlers: Mapping[str, Handler]) -> dict[str, Handler]:
+    """Return the same handlers, each call of which counts in `tasks_done`."""
+    return {word: _counted(found) for word, found in handlers.items()}
+
+
+def tasks_done() -> int:
+    """Return how many tasks this process has begun."""
+    return _done
+
+
+def tell_after(tasks: int, tell: Callable[[], None]) -> None:
+    """Have `tell` called when this process begins that task, in the thread that does it."""
+    global _tells  # noqa: PLW0603 - a process has exactly one count
+    _tells = (tasks, tell)
+
+
+def _begin_task() -> None:
+    global _done  # noqa: PLW0603 - a process has exactly one count
+    _done += 1
+    if _tells is not None and _done == _tells[0]:
+        _tells[1]()
+
+
+def _counted(found: Handler) -> Handler:
+    if isinstance(found, Registered):
+        return replace(found, function=_counted(found.function))
+
+    def run(context: Context) -> Any:
+        _begin_task()
+        return found(context)
+
+    return run

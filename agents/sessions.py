@@ -3,35 +3,50 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from uuid import UUID
 
 from django.db import transaction
+from django.db.models import F
 
 from agents import news, transitions
 from agents.models import Agent, AgentSession
+from agents.queues import queue_name
 from agents.signals import session_ready, sessions_ended
+from agents.states import SUPERVISED
+from opscore import keys
 from opscore.database import after_commit, query
+from opscore.errors import ConflictError
 
-#: How long an answer of `served_queues` is used again: it is asked before every hint.
+#: How long an answer of `served_slots` is used again: it is asked before every hint.
 _SERVED_CACHE_S = 1.0
 #: First half of the advisory lock "a session of this agent begins"; any constant does.
 _LOCK_CLASS = 0x0B5D
 _ONE_AT_A_TIME = "SELECT pg_advisory_xact_lock(%(class)s::int, hashtext(%(agent)s::text))"
 _SERVED = """
-SELECT DISTINCT unnest(s.queues) AS queue
+SELECT q.queue, sum(least(s.slots, a.places))::int AS slots
 FROM agents_agentsession s JOIN agents_agent a ON a.id = s.agent_id AND a.paused = false
+     AND COALESCE(a.places, 1) > 0,
+     unnest(s.queues) AS q(queue)
 WHERE s.ended_at IS NULL AND s.ready_at IS NOT NULL
-  AND (%(but)s::uuid IS NULL OR s.agent_id <> %(but)s::uuid)"""
-_served: tuple[float, frozenset[str]] = (float("-inf"), frozenset())
+  AND (%(but)s::uuid IS NULL OR s.agent_id <> %(but)s::uuid)
+GROUP BY q.queue"""
+_served: tuple[float, Mapping[str, int]] = (float("-inf"), {})
 
 
 def start(
-    agent: Agent, *, host: str = "", pid: int | None = None, queues: Sequence[str] = ()
+    agent: Agent,
+    *,
+    host: str = "",
+    pid: int | None = None,
+    queues: Sequence[str] = (),
+    slots: int = 1,
+    max_claims: int | None = None,
 ) -> AgentSession:
     """Begin a new life of the agent; an older one that is still open ends by it.
 
-    `queues` are the Celery queues that it consumes; none means that it polls. The agent is
+    `queues` are the Celery queues that it consumes, `slots` how many of their tasks it runs at
+    once; no queues means that it polls, and then gets at most `max_claims` tasks. The agent is
     `initializing` until `ready`. Of two starts at once the later one wins.
     """
     with transaction.atomic():
@@ -47,6 +62,8 @@ def start(
             pid=pid,
             generation=agent.generation,
             queues=list(queues),
+            slots=slots,
+            max_claims=max_claims,
         )
 
 
@@ -57,6 +74,18 @@ def ready(session_id: UUID) -> bool:
         if agent_id is not None:
             after_commit(lambda: announce_ready(agent_id))
     return agent_id is not None
+
+
+def begin_own(agent: Agent, session_id: UUID) -> None:
+    """Have a program begin the session that its supervisor opened for it; harmless when it has.
+
+    Raises ConflictError when the session is another agent's or has ended: then so has the
+    program's time, and its supervisor replaces it.
+    """
+    if not AgentSession.objects.filter(pk=session_id, agent=agent).exists():
+        raise ConflictError(f"This key is for the work of its own agent, not of {agent.name!r}.")
+    if not ready(session_id):
+        raise ConflictError("The session of this program has ended; its supervisor replaces it.")
 
 
 def mark_ready(session_id: UUID, pid: int | None = None) -> UUID | None:
@@ -83,12 +112,16 @@ def announce_ready(agent_id: UUID) -> None:
         session_ready.send(sender=Agent, agent=agent, agent_id=agent_id)
 
 
-def beat(session_ids: Iterable[UUID]) -> set[UUID]:
-    """Say that these sessions live; return those that have not been ended meanwhile."""
+def beat(session_ids: Iterable[UUID], *, by_program: bool = False) -> set[UUID]:
+    """Say that these sessions live; return those that have not been ended meanwhile.
+
+    `by_program`: their programs say so themselves, with what they have.
+    """
     rows = query(
-        """UPDATE agents_agentsession SET seen_at = now()
+        """UPDATE agents_agentsession
+           SET seen_at = now(), beat_at = CASE WHEN %(by_program)s THEN now() ELSE beat_at END
            WHERE id = ANY(%(ids)s::uuid[]) AND ended_at IS NULL RETURNING id""",
-        {"ids": sorted(session_ids)},
+        {"ids": sorted(session_ids), "by_program": by_program},
     )
     return {row["id"] for row in rows}
 
@@ -115,9 +148,38 @@ def close(session_ids: Iterable[UUID], reason: str, *, lost: bool = True) -> lis
                WHERE id = ANY(%(ids)s::uuid[]) AND ended_at IS NULL RETURNING id, agent_id""",
             {"ids": ids, "reason": reason},
         )
+        keys.drop_of_sessions([row["id"] for row in rows])
         if rows and lost:
             transitions.note([row["agent_id"] for row in rows], "agent.lost", reason=reason)
     return [row["id"] for row in rows]
+
+
+def sign_off(agent: Agent, session_id: UUID) -> None:
+    """End a session because its executor says so; harmless when it has ended.
+
+    Its agent is `terminated`, unless it has another life or a supervisor that will give it one.
+    """
+    with transaction.atomic():
+        query(_ONE_AT_A_TIME, {"class": _LOCK_CLASS, "agent": str(agent.pk)})
+        end([session_id], "ended by its executor", lost=False)
+        if agent.kind not in SUPERVISED:
+            transitions.change(without_life([agent.pk]), "terminated", reason="it signed off")
+
+
+def without_life(agent_ids: Iterable[UUID]) -> list[UUID]:
+    """Return those of these agents that have no open session."""
+    rows = query(
+        """SELECT id FROM agents_agent a WHERE id = ANY(%(ids)s::uuid[]) AND NOT EXISTS (
+               SELECT 1 FROM agents_agentsession s
+               WHERE s.agent_id = a.id AND s.ended_at IS NULL)""",
+        {"ids": list(agent_ids)},
+    )
+    return [row["id"] for row in rows]
+
+
+def count_claims(session_id: UUID, tasks: int) -> None:
+    """Add tasks to the count by which the processes of a supervisor are recycled."""
+    AgentSession.objects.filter(pk=session_id).update(claims=F("claims") + tasks)
 
 
 def announce_end(session_ids: list[UUID], reason: str) -> None:
@@ -150,8 +212,9 @@ def served_by_others(agent_id: UUID) -> frozenset[str]:
 
 
 def is_paused(session_id: UUID) -> bool:
-    """Tell whether the session's agent must take nothing new."""
-    sql = """SELECT a.paused FROM agents_agentsession s JOIN agents_agent a ON a.id = s.agent_id
+    """Tell whether the session's agent must take nothing new: paused, or its breaker is open."""
+    sql = """SELECT a.paused OR COALESCE(a.places, 1) = 0 AS paused
+             FROM agents_agentsession s JOIN agents_agent a ON a.id = s.agent_id
              WHERE s.id = %(id)s"""
     return any(row["paused"] for row in query(sql, {"id": session_id}))
 
@@ -162,15 +225,31 @@ def live(session_id: UUID) -> AgentSession | None:
     return found.filter(pk=session_id, ended_at=None).first()
 
 
-def served_queues(*, max_age_s: float = _SERVED_CACHE_S) -> frozenset[str]:
-    """Return the queues that live worker sessions consume; the answer may be that old.
+def bare_queues(session_id: UUID) -> list[str]:
+    """Return the queues of the capabilities that the session's agent has, those without labels."""
+    sql = """SELECT p.slug, a.capabilities
+             FROM agents_agentsession s JOIN agents_agent a ON a.id = s.agent_id
+             JOIN opscore_project p ON p.id = s.project_id WHERE s.id = %(id)s"""
+    rows = query(sql, {"id": session_id})
+    return [queue_name(row["slug"], word) for row in rows for word in row["capabilities"]]
 
-    Agents that are paused consume none.
+
+def served_slots(*, max_age_s: float = _SERVED_CACHE_S) -> Mapping[str, int]:
+    """Return the queues that live worker sessions consume, and how many tasks each runs at once.
+
+    The answer may be that old. Agents that are paused, or whose circuit breaker
+    is open, consume none.
     """
     global _served  # noqa: PLW0603 - one cache for the process
     asked_at, served = _served
     if time.monotonic() - asked_at < max_age_s:
         return served
-    served = frozenset(row["queue"] for row in query(_SERVED, {"but": None}))
+    served = {row["queue"]: row["slots"] for row in query(_SERVED, {"but": None})}
     _served = (time.monotonic(), served)
     return served
+
+
+def forget() -> None:
+    """Empty this process's memory of queues that are served (tests change the database)."""
+    global _served  # noqa: PLW0603 - one cache for the process
+    _served = (float("-inf"), {})

@@ -8,15 +8,17 @@ from opscore.states import Machine
 #: error: given up after a crash loop, an operator or a new desired state wakes it.
 AGENT = Machine(
     {
-        "initializing": frozenset({"active", "restarting", "error", "draining", "terminated"}),
+        "initializing": frozenset(
+            {"active", "unresponsive", "restarting", "error", "draining", "terminated"}
+        ),
         "active": frozenset({"unresponsive", "draining", "restarting", "error", "terminated"}),
-        "draining": frozenset({"terminated", "restarting"}),
+        "draining": frozenset({"unresponsive", "restarting", "terminated"}),
         "restarting": frozenset({"initializing", "error", "terminated"}),
         "unresponsive": frozenset({"active", "restarting", "error", "terminated"}),
         "error": frozenset({"initializing", "restarting", "terminated"}),
         "terminated": frozenset({"initializing"}),
     }
 )
-KINDS = ("worker", "command", "process", "remote")
+KINDS = ("worker", "command", "process", "remote", "http")
 #: Kinds that a host's supervisor starts.
-SUPERVISED = ("worker", "command")
+SUPERVISED = ("worker", "command", "process")

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import json
 from functools import cache
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from opscore.config_words import Rate as Rate
+from opscore.config_words import granted as granted
+from opscore.config_words import listed as listed
+from opscore.config_words import rate_of as rate_of
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -19,6 +32,11 @@ class Config(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="OPSCORE_", extra="ignore")
 
+    env: Literal["development", "production"] = Field(
+        "development",
+        description="production: refuses to start with settings that are not safe, and serves "
+        "the admin over HTTPS only.",
+    )
     var_dir: Path = Field(ROOT / "var", description="Folder for data, logs and sockets.")
     database_url: str = Field(
         "", description="postgresql://…; empty means the embedded PostgreSQL."
@@ -38,15 +56,31 @@ class Config(BaseSettings):
     secret_key: SecretStr = Field(
         SecretStr(""), description="Django's secret; empty means one kept in the var folder."
     )
+    seal_keys: SecretStr = Field(
+        SecretStr(""),
+        description="Comma-separated keys that secrets are encrypted with, the first one for new ones; "
+        "the same on all hosts. Empty means one that is made and kept in the var folder.",
+    )
     allowed_hosts: str = Field(
         "*",
         description="Comma-separated host names under which the admin answers; "
         "the API answers under any, to those who have a key.",
     )
+    trusted_proxies: str = Field(
+        "",
+        description="Comma-separated addresses or networks of the proxies in front of the "
+        "platform, as 10.0.0.5/32, and of nothing else; only from them X-Forwarded-For and "
+        "X-Forwarded-Proto are believed.",
+    )
     debug: bool = Field(default=False, description="Django's debug pages; never in production.")
     host: str = Field("127.0.0.1", description="Address or name that the web server listens on.")
     port: int = Field(
         8000, ge=0, le=65535, description="Port of the web server; 0 picks a free one."
+    )
+    api_url: str = Field(
+        "",
+        description="Address of the platform for the programs that a supervisor starts; "
+        "empty means http://127.0.0.1 and OPSCORE_PORT.",
     )
     node_name: str = Field("", description="Name of this host; empty means its host name.")
     agents_file: Path = Field(
@@ -71,8 +105,17 @@ class Config(BaseSettings):
     session_ttl_s: float = Field(
         30.0, gt=0, description="Seconds of silence after which an agent's session has ended."
     )
+    probe_s: float = Field(
+        20.0,
+        ge=0,
+        description="Seconds without a message after which a worker is asked through its queue "
+        "whether it hears; 0: never.",
+    )
     drain_s: float = Field(
-        30.0, ge=0, description="Seconds that a stopping agent may finish its task in."
+        30.0,
+        ge=0,
+        description="Seconds in which agents may finish their task when their supervisor stops, "
+        "and end when they have none.",
     )
     max_losses: int = Field(
         5, ge=0, description="How often a task may lose its agent before it fails."
@@ -89,10 +132,93 @@ class Config(BaseSettings):
     max_body_bytes: int = Field(
         4 * 1024 * 1024, gt=0, description="Request bodies above this many bytes are refused: 413."
     )
+    body_timeout_s: float = Field(
+        60.0, gt=0, description="Seconds in which a request's body must have arrived: 408."
+    )
+    public_url: str = Field(
+        "", description="Address of this platform for agents of kind http, which report to it."
+    )
+    push_networks: str = Field(
+        "",
+        description="Comma-separated networks that are not public and that agents of kind http and "
+        "webhooks may live in, as 10.0.0.0/8; the embedded platform allows loopback.",
+    )
     max_log_lines: int = Field(
         2000,
         gt=0,
         description="Log lines kept for one attempt; later ones are dropped, and its last line says so.",
+    )
+    shared_entries: int = Field(
+        1000, gt=0, description="Entries that the shared context of one run may have."
+    )
+    shared_value_bytes: int = Field(
+        64 * 1024, gt=0, description="Bytes that one value of a shared context may have, as JSON."
+    )
+    shared_run_bytes: int = Field(
+        2 * 1024 * 1024,
+        gt=0,
+        description="Bytes that all values of a run's shared context may have.",
+    )
+    messages_per_run: int = Field(
+        1000, gt=0, description="Messages of one run that nobody has acknowledged yet, about."
+    )
+    message_bytes: int = Field(
+        64 * 1024, gt=0, description="Bytes that the body of a message between agents may have."
+    )
+    login_failures: int = Field(
+        10,
+        gt=0,
+        description="Logins to the admin that may fail in 15 minutes for an account from one "
+        "address; for an address five times as many.",
+    )
+    password_login: bool = Field(
+        default=True, description="Whether people may log in with a name and a password."
+    )
+    oidc_issuer: str = Field(
+        "",
+        description="OpenID Connect provider that people log in with, exactly as it calls itself; "
+        "empty means none (docs/security.md).",
+    )
+    oidc_client_id: str = Field("", description="Name of this platform at the provider.")
+    oidc_client_secret: SecretStr = Field(
+        SecretStr(""), description="Its secret there; empty means a public client, PKCE alone."
+    )
+    oidc_name: str = Field(
+        "single sign-on", description="What the button on the log-in page calls the provider."
+    )
+    oidc_scopes: str = Field("openid profile email", description="Scopes that are asked for.")
+    oidc_claim: str = Field(
+        "groups", description="The claim, in ID token or userinfo, with a person's groups."
+    )
+    oidc_roles: str = Field(
+        "",
+        description='Roles of groups, as JSON: {"ops": "operator", "it": ["admin"]}; `*` is everybody. '
+        "Whoever has none is refused.",
+    )
+    oidc_projects: str = Field(
+        "",
+        description='Projects of groups, as JSON: {"team-a": ["shop", "billing"]}; '
+        "empty means that memberships are made by hand.",
+    )
+    rate_limit: str = Field(
+        "",
+        description="Requests that one API key may send, as 6000/min (s, min, h, day); "
+        "empty means no limit.",
+    )
+    agent_rate_limit: str = Field(
+        "", description="The same for what executors send: claims, heartbeats, reports."
+    )
+    held_per_key: int = Field(
+        500,
+        gt=0,
+        description="Streams, `?wait=` and claims that wait which one API key may have open in one "
+        "web process; more are refused: 429. Agents that share a key count together.",
+    )
+    held_requests: int = Field(
+        1500,
+        gt=0,
+        description="The same for all keys together: 503. Below the connections that the server "
+        "accepts (`--backpressure`), else nobody is answered.",
     )
     idempotency_ttl_h: int = Field(
         24, gt=0, description="Hours that the answer to an Idempotency-Key is kept."
@@ -103,10 +229,51 @@ class Config(BaseSettings):
     retention_failed_days: float = Field(
         90.0, ge=0, description="The same for failed and cancelled runs; 0: for ever."
     )
+    audit_retention_days: float = Field(
+        0.0, ge=0, description="Days that rows of the audit log are kept; 0: for ever."
+    )
+    webhook_retention_days: float = Field(
+        14.0, ge=0, description="Days that deliveries to webhooks are kept; 0: for ever."
+    )
     archive_dir: str = Field(
         "",
         description="Folder where runs are archived before they are deleted; empty means no archive.",
     )
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, text: str) -> str:
+        for word in listed(text):
+            ip_network(word)
+        return text
+
+    @field_validator("rate_limit", "agent_rate_limit")
+    @classmethod
+    def _rates(cls, text: str) -> str:
+        if text:
+            rate_of(text)
+        return text
+
+    @field_validator("oidc_roles", "oidc_projects")
+    @classmethod
+    def _mappings(cls, text: str, about: ValidationInfo) -> str:
+        words = {word for given in granted(text).values() for word in given}
+        if about.field_name == "oidc_roles" and (wrong := words - {"viewer", "operator", "admin"}):
+            raise ValueError(f"no such role: {', '.join(sorted(wrong))}")
+        return text
+
+    @model_validator(mode="after")
+    def _oidc_is_whole(self) -> Config:
+        if self.oidc_issuer:
+            parts = urlsplit(self.oidc_issuer)
+            if parts.scheme not in {"https", "http"} or not parts.netloc or parts.query:
+                raise ValueError("OPSCORE_OIDC_ISSUER: a URL https://… is expected")
+            for name in ("oidc_client_id", "oidc_roles"):
+                if not getattr(self, name):
+                    raise ValueError(f"OPSCORE_{name.upper()} is needed with OPSCORE_OIDC_ISSUER")
+        elif not self.password_login:
+            raise ValueError("OPSCORE_PASSWORD_LOGIN is off and there is no OPSCORE_OIDC_ISSUER")
+        return self
 
     @field_validator("log_level", mode="before")
     @classmethod
@@ -126,6 +293,11 @@ class Config(BaseSettings):
         return url
 
     @property
+    def api_address(self) -> str:
+        """Where the programs that a supervisor starts find the API."""
+        return self.api_url or f"http://127.0.0.1:{self.port}"
+
+    @property
     def services_file(self) -> Path:
         """Where the embedded services write their URLs for other commands."""
         return self.var_dir / "services.json"
@@ -142,17 +314,13 @@ class Config(BaseSettings):
         return found.get(name, "")
 
 
-def listed(text: str) -> list[str]:
-    """Return the words of a comma-separated setting."""
-    return [word.strip() for word in text.split(",") if word.strip()]
-
-
 def said(error: ValidationError) -> str:
     """Say what is wrong with the settings, a line for each variable; their values stay secret."""
-    lines = [
-        f"  OPSCORE_{str(item['loc'][0]).upper()}: {item['msg'].removeprefix('Value error, ')}"
-        for item in error.errors()
-    ]
+    lines = []
+    for item in error.errors():
+        # What is wrong with several together names them itself.
+        variable = f"OPSCORE_{str(item['loc'][0]).upper()}: " if item["loc"] else ""
+        lines.append(f"  {variable}{item['msg'].removeprefix('Value error, ')}")
     return "\n".join(["Settings that are not valid:", *lines])
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from datetime import datetime
 from typing import Any
 
 import psycopg
 from django.db import connection, connections, transaction
-from django.db.utils import DatabaseError
+from django.db.utils import DatabaseError, InterfaceError, OperationalError
 from psycopg.rows import dict_row
 
 Row = dict[str, Any]
@@ -22,6 +22,21 @@ def query(sql: str, params: Mapping[str, Any]) -> list[Row]:
     Raises django.db.DatabaseError (OperationalError when the database is away).
     """
     return _run(connection, sql, params)
+
+
+def query_first(sql: str, params: Mapping[str, Any]) -> list[Row]:
+    """Do what `query` does, as the first statement of a unit of work.
+
+    A connection that died while it was idle, as after a restart of the database, is replaced once:
+    to ask before each unit whether it lives would cost a round trip.
+    """
+    try:
+        return query(sql, params)
+    except (OperationalError, InterfaceError):
+        if connection.in_atomic_block:
+            raise
+        connection.close()
+        return query(sql, params)
 
 
 def query_apart(sql: str, params: Mapping[str, Any]) -> list[Row]:
@@ -47,7 +62,22 @@ def _run(conn: Any, sql: str, params: Mapping[str, Any]) -> list[Row]:
         psycopg.Cursor(conn.connection, row_factory=dict_row) as cursor,
     ):
         cursor.execute(sql, params)
+        # It lives: the ORM need not ask it.
+        conn.health_check_done = True
         return cursor.fetchall() if cursor.description else []
+
+
+def streamed(sql: str, params: Mapping[str, Any]) -> Generator[Row, None, None]:
+    """Yield the rows of one statement, a few at a time, all as they were when it began.
+
+    A transaction is open until the last one; close the iterator where not all are wanted.
+    """
+    with transaction.atomic(), connection.wrap_database_errors:
+        cursor = psycopg.ServerCursor(connection.connection, "streamed", row_factory=dict_row)
+        with cursor:
+            cursor.itersize = 1000
+            cursor.execute(sql, params)
+            yield from cursor
 
 
 def database_now() -> datetime:
@@ -74,5 +104,7 @@ __all__ = [
     "database_now",
     "query",
     "query_apart",
+    "query_first",
     "release",
+    "streamed",
 ]

@@ -7,11 +7,13 @@ OpsCoreError                 500
 ├── UnauthorizedError        401
 ├── ForbiddenError           403
 ├── TooLargeError            413
+├── TooManyRequestsError     429   carries when to come back
 └── UnavailableError         503   the database or the broker is away
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -26,6 +28,8 @@ class Problem:
     """Where in the document, as `tasks.review.needs[0]`."""
     line: int | None = None
     """1-based line of the YAML or JSON text, where known."""
+    file: str = ""
+    """Which of several texts that were sent together."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return what goes into an error answer; unknown places are left out."""
@@ -33,6 +37,7 @@ class Problem:
 
     def __str__(self) -> str:
         where = f"line {self.line}: " if self.line else ""
+        where = f"{self.file}: {where}" if self.file else where
         return f"{where}{self.path}: {self.message}" if self.path else f"{where}{self.message}"
 
 
@@ -93,6 +98,18 @@ class TooLargeError(OpsCoreError):
 
     status = 413
     code = "too_large"
+
+
+class TooManyRequestsError(OpsCoreError):
+    """Too many requests."""
+
+    status = 429
+    code = "throttled"
+
+    def __init__(self, message: str, wait_s: float) -> None:
+        seconds = max(1, math.ceil(wait_s))
+        super().__init__(f"{message}; try again in {seconds} s.")
+        self.headers = {"Retry-After": str(seconds)}
 
 
 class UnavailableError(OpsCoreError):

@@ -17,3 +17,9 @@ def uuid7() -> UUID:
     value |= 0x7 << 76 | (noise >> 62) << 64
     value |= 0b10 << 62 | noise & ((1 << 62) - 1)
     return UUID(int=value)
+
+
+def first_uuid7(moment: float) -> UUID:
+    """Return the smallest UUIDv7 of a moment (seconds since 1970): later ids are not below it."""
+    millis = max(int(moment * 1000), 0)
+    return UUID(int=(millis & ((1 << 48) - 1)) << 80 | 0x7 << 76 | 0b10 << 62)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
 import sys
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from opscore.config import ROOT, Config, django_database, listed, load_config, not_ours, said
+from opscore.config import ROOT, Config, django_database, listed, load_config, said
+from opscore.kept import kept_secret
 from opscore.logs import logging_config
+from opscore.production import refusals
 from opscore.schedule import BEAT_SCHEDULE, PLATFORM_QUEUE
 
 
@@ -24,33 +23,19 @@ def _config() -> Config:
         sys.exit(said(error))
 
 
-def _kept_secret(path: Path) -> str:
-    """Return the secret in `path`, made on first use and readable by its owner only."""
-    try:
-        if not path.exists():
-            _keep(path, secrets.token_urlsafe(48))
-        return path.read_text()
-    except PermissionError as error:
-        sys.exit(not_ours(error))
-
-
-def _keep(path: Path, secret: str) -> None:
-    """Write it whole before it has its name; of many who do it at once, the first one wins."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix=".secret_key.")
-    try:
-        with os.fdopen(handle, "w") as file:
-            file.write(secret)
-        with contextlib.suppress(FileExistsError):
-            os.link(unfinished, path)
-    finally:
-        os.unlink(unfinished)
+def _refuse(problems: list[str]) -> None:
+    if problems:
+        lines = "\n".join(f"  {problem}" for problem in problems)
+        sys.exit(f"Settings that are not fit for production (OPSCORE_ENV):\n{lines}")
 
 
 CONFIG = _config()
+_refuse(refusals(CONFIG, os.environ, sys.argv))
 
 BASE_DIR = ROOT
-SECRET_KEY = CONFIG.secret_key.get_secret_value() or _kept_secret(CONFIG.var_dir / "secret_key")
+SECRET_KEY = CONFIG.secret_key.get_secret_value() or kept_secret(
+    CONFIG.var_dir / "secret_key", lambda: secrets.token_urlsafe(48)
+)
 DEBUG = CONFIG.debug
 ALLOWED_HOSTS = listed(CONFIG.allowed_hosts)
 ROOT_URLCONF = "opscore.urls"
@@ -62,9 +47,32 @@ USE_TZ = True
 # Clients of this API send paths without a trailing slash and follow no redirect.
 APPEND_SLASH = False
 STATIC_URL = "/static/"
+LOGIN_REDIRECT_URL = "/admin/"
 DATA_UPLOAD_MAX_MEMORY_SIZE = CONFIG.max_body_bytes
 
+# ---------------------------------------------------------------- Passwords
+_validation = "django.contrib.auth.password_validation"
+AUTH_PASSWORD_VALIDATORS: list[dict[str, Any]] = [
+    {"NAME": f"{_validation}.UserAttributeSimilarityValidator"},
+    {"NAME": f"{_validation}.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
+    {"NAME": f"{_validation}.CommonPasswordValidator"},
+    {"NAME": f"{_validation}.NumericPasswordValidator"},
+]
+
+# ---------------------------------------------------------------- Browsers
+_production = CONFIG.env == "production"
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = _production
+SESSION_COOKIE_HTTPONLY = CSRF_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
+SECURE_SSL_REDIRECT = _production
+SECURE_HSTS_SECONDS = 365 * 24 * 3600 if _production else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = _production
+# `opscore.api.middleware` drops the header where it does not come from a proxy that is trusted.
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if CONFIG.trusted_proxies else None
+
 INSTALLED_APPS = [
+    # First: its commands take the place of Django's.
+    "opscore.audit.apps.AuditConfig",
     "unfold",
     "unfold.contrib.filters",
     "django.contrib.admin",
@@ -81,6 +89,7 @@ INSTALLED_APPS = [
     "opscore.apps.OpscoreConfig",
     "agents.apps.AgentsConfig",
     "tasks.apps.TasksConfig",
+    "webhooks.apps.WebhooksConfig",
     "workflows.apps.WorkflowsConfig",
 ]
 
@@ -91,6 +100,9 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "opscore.audit.pages.PageAudit",
+    "opscore.logins.LoginFirst",
+    "opscore.logins.LoginGuard",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
@@ -98,12 +110,15 @@ MIDDLEWARE = [
 TEMPLATES: list[dict[str, Any]] = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
+        # Before the theme's own: its first page is replaced.
+        "DIRS": [ROOT / "opscore" / "templates"],
         "APP_DIRS": True,
         "OPTIONS": {
             "context_processors": [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
+                "opscore.oidc.pages.offered",
             ]
         },
     }
@@ -114,7 +129,8 @@ DATABASES = {"default": django_database(CONFIG.service_url("database_url"))}
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["opscore.api.auth.KeyAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["opscore.api.auth.HasScope"],
-    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_THROTTLE_CLASSES": ["opscore.api.rates.KeyRate"],
+    "DEFAULT_RENDERER_CLASSES": ["opscore.api.shown.ReadyJSON"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "DEFAULT_PAGINATION_CLASS": "opscore.api.pages.Page",
     "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
@@ -183,10 +199,18 @@ SPECTACULAR_SETTINGS = {
     "TITLE": "Ops-Core",
     "DESCRIPTION": "Durable orchestration of multi-agent systems.",
     "VERSION": "v1",
+    "OAS_VERSION": "3.1.1",
     "SERVE_INCLUDE_SCHEMA": False,
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
     "SERVE_AUTHENTICATION": [],
 }
-UNFOLD = {"SITE_TITLE": "Ops-Core", "SITE_HEADER": "Ops-Core", "SITE_SYMBOL": "hub"}
+UNFOLD = {
+    "SITE_TITLE": "Ops-Core",
+    "SITE_HEADER": "Ops-Core",
+    "SITE_SYMBOL": "hub",
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": "/static/opscore/icon.svg"}],
+    "SIDEBAR": {"show_search": True, "navigation": "opscore.admin_menu.groups"},
+    "DASHBOARD_CALLBACK": "workflows.dashboard.home",
+}

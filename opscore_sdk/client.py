@@ -1,342 +1,316 @@
-"""The client: one method for each thing that the API does."""
+"""The clients: one method for each thing that the API does, blocking or awaited.
+
+What a call asks and what becomes of the answer stands once, in `opscore_sdk.calls`.
+"""
 
 from __future__ import annotations
 
-import json
-import math
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from types import TracebackType
-from typing import Any
-from urllib.parse import parse_qs, quote, urlsplit
+from opscore_sdk import calls
+from opscore_sdk.calls.workflows import media_type_of
+from opscore_sdk.transport import Async, AsyncStream, Sync, SyncStream
+from opscore_sdk.watching import AsyncWatching, SyncWatching
 
-import httpx
-
-from opscore_sdk.errors import WaitTimeoutError
-from opscore_sdk.transport import Transport
-from opscore_sdk.wire import Agent, Run, Task, Uploaded, Valid, Workflow
+__all__ = ["AsyncClient", "Client", "media_type_of"]
 
 
-class Client:
-    """A synchronous client of one platform; use it as a context manager or call `close`.
+class Client(SyncWatching):
+    """A blocking client of one platform; use it as a context manager or call `close`.
 
     Example:
         with Client("http://127.0.0.1:8000", api_key="ok_…") as client:
             run = client.execute("review", inputs={"repo": "."})
             print(client.wait(run.id).outputs)
 
-    Every method raises `ApiError` (see `opscore_sdk.errors`) when the platform refuses, and
-    `UnreachableError` when nobody answers; connection errors are retried for about three
-    seconds first, safely: a POST carries an `Idempotency-Key`.
+    Without address and key it takes OPSCORE_API_URL and OPSCORE_API_KEY. Every method raises
+    `ApiError` (see `opscore_sdk.errors`) when the platform refuses, and `UnreachableError` when
+    nobody answers; connection errors are retried for about three seconds first, safely: a POST
+    carries an `Idempotency-Key`.
     """
 
-    def __init__(
-        self,
-        base_url: str,
-        api_key: str,
-        *,
-        timeout_s: float = 30.0,
-        transport: httpx.BaseTransport | None = None,
-    ) -> None:
-        self._ask = Transport(base_url, api_key, timeout_s=timeout_s, transport=transport)
-        self.address = self._ask.address
+    health = Sync(calls.agents.health)
+    ready = Sync(calls.platform.ready)
+    diagnostics = Sync(calls.platform.diagnostics)
+    apply = Sync(calls.platform.apply)
+    events = Sync(calls.agents.events)
+    pauses = Sync(calls.agents.pauses)
+    pause_all = Sync(calls.agents.pause_all)
+    resume_all = Sync(calls.agents.resume_all)
 
-    def close(self) -> None:
-        """Close the connection."""
-        self._ask.close()
+    validate = Sync(calls.workflows.validate)
+    draw = Sync(calls.workflows.draw)
+    graph = Sync(calls.workflows.graph)
+    upload = Sync(calls.workflows.upload)
+    update_workflow = Sync(calls.workflows.update_workflow)
+    upload_file = Sync(calls.workflows.upload_file)
+    workflows = Sync(calls.workflows.workflows)
+    workflow = Sync(calls.workflows.workflow)
+    execute = Sync(calls.workflows.execute)
 
-    def __enter__(self) -> Client:
-        return self
+    runs = Sync(calls.runs.runs)
+    run = Sync(calls.runs.run)
+    wait = Sync(calls.runs.wait)
+    cancel_run = Sync(calls.runs.cancel_run)
+    pause_run = Sync(calls.runs.pause_run)
+    resume_run = Sync(calls.runs.resume_run)
+    rerun = Sync(calls.runs.rerun)
+    redrive = Sync(calls.runs.redrive)
+    signal = Sync(calls.runs.signal)
+    signals = Sync(calls.runs.signals)
+    messages = Sync(calls.runs.messages)
+    why_run = Sync(calls.runs.why_run)
+    shared = Sync(calls.runs.shared)
+    get_shared = Sync(calls.runs.get_shared)
+    put_shared = Sync(calls.runs.put_shared)
+    delete_shared = Sync(calls.runs.delete_shared)
+    send_message = Sync(calls.runs.send_message)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+    stream_run = SyncStream(calls.streams.stream_run)
+    stream_task = SyncStream(calls.streams.stream_task)
+    stream_agents = SyncStream(calls.streams.stream_agents)
+    stream_events = SyncStream(calls.streams.stream_events)
 
-    def health(self) -> dict[str, Any]:
-        """Return status, version and the state of database and broker; needs no key."""
-        answer: dict[str, Any] = self._ask.ask("GET", "/health")
-        return answer
+    submit = Sync(calls.tasks.submit)
+    submit_many = Sync(calls.tasks.submit_many)
+    tasks = Sync(calls.tasks.tasks)
+    task = Sync(calls.tasks.task)
+    cancel_task = Sync(calls.tasks.cancel_task)
+    why_task = Sync(calls.tasks.why_task)
+    signal_task = Sync(calls.tasks.signal_task)
+    logs = Sync(calls.tasks.logs)
+    approvals = Sync(calls.tasks.approvals)
+    approve = Sync(calls.tasks.approve)
+    reject = Sync(calls.tasks.reject)
 
-    # Workflows
+    agents = Sync(calls.agents.agents)
+    agent = Sync(calls.agents.agent)
+    register_agent = Sync(calls.agents.register_agent)
+    capabilities = Sync(calls.agents.capabilities)
+    route = Sync(calls.agents.route)
+    set_route = Sync(calls.agents.set_route)
+    drop_route = Sync(calls.agents.drop_route)
+    restart_agent = Sync(calls.agents.restart_agent)
+    pause_agent = Sync(calls.agents.pause_agent)
+    resume_agent = Sync(calls.agents.resume_agent)
+    stop_agent = Sync(calls.agents.stop_agent)
+    drain_agent = Sync(calls.agents.drain_agent)
+    agent_logs = Sync(calls.agents.agent_logs)
+    hosts = Sync(calls.agents.hosts)
+    forget_host = Sync(calls.agents.forget_host)
+    host = Sync(calls.agents.host)
+    scale = Sync(calls.agents.scale)
+    autoscale = Sync(calls.agents.autoscale)
+    unscale = Sync(calls.agents.unscale)
+    retire_agent = Sync(calls.agents.retire_agent)
+    change_secret = Sync(calls.agents.change_secret)
 
-    def validate(self, text: str, *, media_type: str = "application/yaml") -> Valid:
-        """Check a definition; InvalidError lists all problems, the answer has the warnings."""
-        answer = self._ask.ask("POST", "/workflows/validate", text=text, media_type=media_type)
-        return Valid.read(answer)
+    breakers = Sync(calls.breakers.breakers)
+    breaker = Sync(calls.breakers.breaker)
+    open_breaker = Sync(calls.breakers.open_breaker)
+    close_breaker = Sync(calls.breakers.close_breaker)
+    configure_breaker = Sync(calls.breakers.configure_breaker)
+    keys = Sync(calls.keys.keys)
+    key = Sync(calls.keys.key)
+    create_key = Sync(calls.keys.create_key)
+    rotate_key = Sync(calls.keys.rotate_key)
+    revoke_key = Sync(calls.keys.revoke_key)
+    audit = Sync(calls.keys.audit)
+    verify_audit = Sync(calls.keys.verify_audit)
+    secrets = Sync(calls.secrets.secrets)
+    secret = Sync(calls.secrets.secret)
+    set_secret = Sync(calls.secrets.set_secret)
+    delete_secret = Sync(calls.secrets.delete_secret)
+    webhooks = Sync(calls.webhooks.webhooks)
+    webhook = Sync(calls.webhooks.webhook)
+    create_webhook = Sync(calls.webhooks.create_webhook)
+    change_webhook = Sync(calls.webhooks.change_webhook)
+    delete_webhook = Sync(calls.webhooks.delete_webhook)
+    rotate_webhook = Sync(calls.webhooks.rotate_webhook)
+    test_webhook = Sync(calls.webhooks.test_webhook)
+    deliveries = Sync(calls.webhooks.deliveries)
+    delivery = Sync(calls.webhooks.delivery)
+    redeliver = Sync(calls.webhooks.redeliver)
 
-    def draw(
-        self, text: str, *, media_type: str = "application/yaml", notation: str = "text"
-    ) -> str:
-        """Return the graph of a definition, not stored; `notation`: text or mermaid."""
-        answer = self._ask.ask(
-            "POST", "/workflows/graph", text=text, media_type=media_type, query={"format": notation}
-        )
-        return str(answer["graph"])
+    attempts = Sync(calls.records.attempts)
+    task_events = Sync(calls.records.task_events)
+    run_events = Sync(calls.records.run_events)
+    agent_events = Sync(calls.records.agent_events)
+    run_approvals = Sync(calls.records.run_approvals)
+    run_graph = Sync(calls.records.run_graph)
+    run_timeline = Sync(calls.records.run_timeline)
+    agent_sessions = Sync(calls.records.agent_sessions)
+    session = Sync(calls.records.session)
+    pool = Sync(calls.records.pool)
+    versions = Sync(calls.records.versions)
+    version = Sync(calls.records.version)
 
-    def graph(self, ref: str, *, notation: str = "text") -> str:
-        """Return the graph of a workflow's latest version; `notation`: text or mermaid."""
-        path = f"/workflows/{_part(ref)}/graph"
-        return str(self._ask.ask("GET", path, query={"format": notation})["graph"])
+    schedules = Sync(calls.schedules.schedules)
+    schedule = Sync(calls.schedules.schedule)
+    create_schedule = Sync(calls.schedules.create_schedule)
+    change_schedule = Sync(calls.schedules.change_schedule)
+    delete_schedule = Sync(calls.schedules.delete_schedule)
+    pause_schedule = Sync(calls.schedules.pause_schedule)
+    resume_schedule = Sync(calls.schedules.resume_schedule)
+    trigger_schedule = Sync(calls.schedules.trigger_schedule)
+    backfill_schedule = Sync(calls.schedules.backfill_schedule)
+    slots = Sync(calls.schedules.slots)
 
-    def upload(self, text: str, *, media_type: str = "application/yaml") -> Uploaded:
-        """Store a definition as a new version, or find the version with this content."""
-        answer = self._ask.ask("POST", "/workflows", text=text, media_type=media_type)
-        return Uploaded.read(answer)
-
-    def upload_file(self, path: str | Path) -> Uploaded:
-        """Upload a file; `.json` is JSON, everything else YAML. Raises OSError too."""
-        return self.upload(Path(path).read_text("utf-8"), media_type=media_type_of(path))
-
-    def workflow(self, ref: str) -> Workflow:
-        """Return a workflow by id or name, with versions and latest definition."""
-        return Workflow.read(self._ask.ask("GET", f"/workflows/{_part(ref)}"))
-
-    def workflows(self, *, limit: int = 50) -> list[Workflow]:
-        """Return the newest workflows."""
-        return [Workflow.read(row) for row in self._list("/workflows", limit, {})]
-
-    def execute(
-        self,
-        ref: str,
-        *,
-        inputs: Mapping[str, Any] | None = None,
-        version: str | None = None,
-        priority: int | None = None,
-        idempotency_key: str | None = None,
-    ) -> Run:
-        """Start a run of a workflow, by id or name; without `version` of the latest one."""
-        body: dict[str, Any] = {"inputs": dict(inputs or {})}
-        body |= {} if version is None else {"version": version}
-        body |= {} if priority is None else {"priority": priority}
-        answer = self._ask.ask(
-            "POST", f"/workflows/{_part(ref)}/execute", body=body, idempotency_key=idempotency_key
-        )
-        return Run.read(answer)
-
-    # Runs
-
-    def run(self, run_id: str) -> Run:
-        """Return a run with its tasks and outputs."""
-        return self._run(run_id)
-
-    def runs(
-        self,
-        *,
-        status: str | None = None,
-        workflow: str | None = None,
-        parent: str | None = None,
-        limit: int = 50,
-    ) -> list[Run]:
-        """Return the newest runs; `status` may be several words, separated by commas.
-
-        `parent` is the id of a run, for those that its tasks started, or `none`, for those that
-        no task did.
-        """
-        query = {"status": status, "workflow": workflow, "parent": parent}
-        return [Run.read(row) for row in self._list("/runs", limit, query)]
-
-    def cancel_run(self, run_id: str) -> Run:
-        """Cancel a run; ConflictError when it has ended."""
-        return Run.read(self._ask.ask("PUT", f"/runs/{_part(run_id)}/cancel"))
-
-    def pause_run(self, run_id: str) -> Run:
-        """Have a run start nothing new; ConflictError when it has ended."""
-        return Run.read(self._ask.ask("POST", f"/runs/{_part(run_id)}/pause"))
-
-    def resume_run(self, run_id: str) -> Run:
-        """Have a paused run go on; ConflictError when it has ended."""
-        return Run.read(self._ask.ask("POST", f"/runs/{_part(run_id)}/resume"))
-
-    def rerun(
-        self,
-        run_id: str,
-        *,
-        from_tasks: Sequence[str] = (),
-        inputs: Mapping[str, Any] | None = None,
-        idempotency_key: str | None = None,
-    ) -> Run:
-        """Start a new run that reuses the results of an ended one.
-
-        `from_tasks` are keys of tasks that run again with all that depends on them; none
-        means what has not completed. `inputs` None: those of the old run.
-        """
-        body: dict[str, Any] = {"from": list(from_tasks)} if from_tasks else {}
-        body |= {} if inputs is None else {"inputs": dict(inputs)}
-        path = f"/runs/{_part(run_id)}/rerun"
-        return Run.read(self._ask.ask("POST", path, body=body, idempotency_key=idempotency_key))
-
-    def signal(
-        self, run_id: str, name: str, data: Any = None, *, idempotency_key: str | None = None
-    ) -> Any:
-        """Send a signal with any JSON to a run; return what the platform answers.
-
-        Its `warning` is a sentence when no task of the run waits for this name or can.
-        """
-        path = f"/runs/{_part(run_id)}/signals/{_part(name)}"
-        payload = json.dumps(data)
-        return self._ask.ask("POST", path, text=payload, idempotency_key=idempotency_key)
-
-    def watch(
-        self,
-        run_id: str,
-        *,
-        every_s: float = 0.5,
-        timeout_s: float | None = None,
-        patience_s: float = 0.0,
-    ) -> Iterator[Run]:
-        """Yield the run now and every `every_s` seconds, until it has ended (the last one).
-
-        For `patience_s` seconds at a time it stays, although the platform does not answer. Raises
-        WaitTimeoutError after `timeout_s`; the run goes on.
-        """
-        give_up_at = math.inf if timeout_s is None else time.monotonic() + timeout_s
-        while True:
-            left_s = max(give_up_at - time.monotonic(), 0.0)
-            run = self._run(run_id, patience_s=min(patience_s, left_s))
-            yield run
-            if run.has_ended:
-                return
-            if timeout_s is not None and time.monotonic() + every_s > give_up_at:
-                raise WaitTimeoutError(
-                    f"The run {run_id} has not ended after {timeout_s:g} s; it goes on."
-                )
-            time.sleep(every_s)
-
-    def wait(
-        self,
-        run_id: str,
-        *,
-        every_s: float = 0.5,
-        timeout_s: float | None = None,
-        patience_s: float = 0.0,
-    ) -> Run:
-        """Wait as `watch` does until a run has ended and return it, whatever its status."""
-        *_, last = self.watch(run_id, every_s=every_s, timeout_s=timeout_s, patience_s=patience_s)
-        return last
-
-    def _run(self, run_id: str, *, patience_s: float = 0.0) -> Run:
-        return Run.read(self._ask.ask("GET", f"/runs/{_part(run_id)}", patience_s=patience_s))
-
-    # Tasks
-
-    def submit(
-        self,
-        capability: str,
-        *,
-        inputs: Mapping[str, Any] | None = None,
-        idempotency_key: str | None = None,
-        **options: Any,
-    ) -> Task:
-        """Submit one task on its own; options: requires, priority, retry, timeout_s, key."""
-        body = {"capability": capability, "inputs": dict(inputs or {}), **options}
-        answer = self._ask.ask("POST", "/tasks", body=body, idempotency_key=idempotency_key)
-        return Task.read(answer)
-
-    def task(self, task_id: str) -> Task:
-        """Return everything about a task."""
-        return Task.read(self._ask.ask("GET", f"/tasks/{_part(task_id)}"))
-
-    def tasks(self, *, limit: int = 50, **filters: str) -> list[Task]:
-        """Return the newest tasks; filters: status, run, workflow, capability, agent."""
-        return [Task.read(row) for row in self._list("/tasks", limit, filters)]
-
-    def cancel_task(self, task_id: str) -> Task:
-        """Cancel a task; ConflictError when it has ended."""
-        return Task.read(self._ask.ask("PUT", f"/tasks/{_part(task_id)}/cancel"))
-
-    def logs(self, task_id: str, *, limit: int = 200) -> list[dict[str, Any]]:
-        """Return the latest log lines of a task, oldest first."""
-        return self._list(f"/tasks/{_part(task_id)}/logs", limit, {})[::-1]
-
-    # Approvals and schedules
-
-    def approvals(self, *, limit: int = 50, **filters: str) -> list[dict[str, Any]]:
-        """Return the tasks that wait for a person's decision, newest first."""
-        return self._list("/approvals", limit, filters)
-
-    def approve(self, task_id: str, comment: str = "") -> Task:
-        """Let a task that waits for an approval go on; ConflictError when it was decided."""
-        return self._decide(task_id, "approve", comment)
-
-    def reject(self, task_id: str, comment: str = "") -> Task:
-        """Refuse what a task asks for; ConflictError when it was decided."""
-        return self._decide(task_id, "reject", comment)
-
-    def _decide(self, task_id: str, decision: str, comment: str) -> Task:
-        body = {"decision": decision, "comment": comment}
-        return Task.read(self._ask.ask("POST", f"/tasks/{_part(task_id)}/approval", body=body))
-
-    def schedules(self, *, limit: int = 50, **filters: str) -> list[dict[str, Any]]:
-        """Return the schedules that start runs, newest first."""
-        return self._list("/schedules", limit, filters)
-
-    # Agents and events
-
-    def agents(self, *, limit: int = 200, **filters: str) -> list[Agent]:
-        """Return the newest agents; filters: status, kind, capability."""
-        return [Agent.read(row) for row in self._list("/agents", limit, filters)]
-
-    def agent(self, ref: str) -> Agent:
-        """Return an agent by id or name."""
-        return Agent.read(self._ask.ask("GET", f"/agents/{_part(ref)}"))
-
-    def register_agent(
-        self,
-        name: str,
-        kind: str,
-        *,
-        spec: str = "",
-        capabilities: Sequence[str] = (),
-        labels: Sequence[str] = (),
-    ) -> Agent:
-        """Register an agent; one of this name and kind that exists is updated."""
-        body: dict[str, Any] = {"name": name, "kind": kind}
-        body |= {"spec": spec} if spec else {}
-        body |= {"capabilities": list(capabilities)} if capabilities else {}
-        body |= {"labels": list(labels)} if labels else {}
-        return Agent.read(self._ask.ask("POST", "/agents", body=body))
-
-    def restart_agent(self, ref: str) -> Agent:
-        """Have an agent's process replaced after its present task."""
-        return Agent.read(self._ask.ask("POST", f"/agents/{_part(ref)}/restart"))
-
-    def pause_agent(self, ref: str) -> Agent:
-        """Have an agent take nothing new; what it has it finishes."""
-        return Agent.read(self._ask.ask("POST", f"/agents/{_part(ref)}/pause"))
-
-    def resume_agent(self, ref: str) -> Agent:
-        """Have a paused agent take tasks again."""
-        return Agent.read(self._ask.ask("POST", f"/agents/{_part(ref)}/resume"))
-
-    def stop_agent(self, ref: str) -> Agent:
-        """Have an agent stop after its present task."""
-        return Agent.read(self._ask.ask("DELETE", f"/agents/{_part(ref)}"))
-
-    def events(self, *, limit: int = 50, **filters: str) -> list[dict[str, Any]]:
-        """Return the newest events; filters: kind, run, task, agent."""
-        return self._list("/events", limit, filters)
-
-    def _list(self, path: str, limit: int, query: Mapping[str, Any]) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = []
-        query = {name: value for name, value in query.items() if value is not None}
-        while len(rows) < limit:
-            page = self._ask.ask("GET", path, query={**query, "limit": min(limit - len(rows), 200)})
-            rows += page["results"]
-            if not page["next"]:
-                break
-            query = {**query, "after": parse_qs(urlsplit(page["next"]).query)["after"][0]}
-        return rows
+    begin_session = Sync(calls.executor.begin_session)
+    end_session = Sync(calls.executor.end_session)
+    task_heartbeat = Sync(calls.executor.task_heartbeat)
+    claim = Sync(calls.executor.claim)
+    heartbeat = Sync(calls.executor.heartbeat)
+    report_completed = Sync(calls.executor.report_completed)
+    report_failed = Sync(calls.executor.report_failed)
+    add_logs = Sync(calls.executor.add_logs)
+    set_progress = Sync(calls.executor.set_progress)
+    receive_messages = Sync(calls.executor.receive_messages)
+    ack_message = Sync(calls.executor.ack_message)
 
 
-def media_type_of(path: str | Path) -> str:
-    """Return how a definition's file is uploaded: `.json` as JSON, all else as YAML."""
-    return "application/json" if Path(path).suffix.lower() == ".json" else "application/yaml"
+class AsyncClient(AsyncWatching):
+    """The same client for an event loop: every method of `Client`, to be awaited.
 
+    Example:
+        async with AsyncClient() as client:
+            run = await client.execute("review", inputs={"repo": "."})
+            print((await client.wait(run.id)).outputs)
+    """
 
-def _part(text: str) -> str:
-    return quote(text, safe="")
+    health = Async(calls.agents.health)
+    ready = Async(calls.platform.ready)
+    diagnostics = Async(calls.platform.diagnostics)
+    apply = Async(calls.platform.apply)
+    events = Async(calls.agents.events)
+    pauses = Async(calls.agents.pauses)
+    pause_all = Async(calls.agents.pause_all)
+    resume_all = Async(calls.agents.resume_all)
+
+    validate = Async(calls.workflows.validate)
+    draw = Async(calls.workflows.draw)
+    graph = Async(calls.workflows.graph)
+    upload = Async(calls.workflows.upload)
+    update_workflow = Async(calls.workflows.update_workflow)
+    upload_file = Async(calls.workflows.upload_file)
+    workflows = Async(calls.workflows.workflows)
+    workflow = Async(calls.workflows.workflow)
+    execute = Async(calls.workflows.execute)
+
+    runs = Async(calls.runs.runs)
+    run = Async(calls.runs.run)
+    wait = Async(calls.runs.wait)
+    cancel_run = Async(calls.runs.cancel_run)
+    pause_run = Async(calls.runs.pause_run)
+    resume_run = Async(calls.runs.resume_run)
+    rerun = Async(calls.runs.rerun)
+    redrive = Async(calls.runs.redrive)
+    signal = Async(calls.runs.signal)
+    signals = Async(calls.runs.signals)
+    messages = Async(calls.runs.messages)
+    why_run = Async(calls.runs.why_run)
+    shared = Async(calls.runs.shared)
+    get_shared = Async(calls.runs.get_shared)
+    put_shared = Async(calls.runs.put_shared)
+    delete_shared = Async(calls.runs.delete_shared)
+    send_message = Async(calls.runs.send_message)
+
+    stream_run = AsyncStream(calls.streams.stream_run)
+    stream_task = AsyncStream(calls.streams.stream_task)
+    stream_agents = AsyncStream(calls.streams.stream_agents)
+    stream_events = AsyncStream(calls.streams.stream_events)
+
+    submit = Async(calls.tasks.submit)
+    submit_many = Async(calls.tasks.submit_many)
+    tasks = Async(calls.tasks.tasks)
+    task = Async(calls.tasks.task)
+    cancel_task = Async(calls.tasks.cancel_task)
+    why_task = Async(calls.tasks.why_task)
+    signal_task = Async(calls.tasks.signal_task)
+    logs = Async(calls.tasks.logs)
+    approvals = Async(calls.tasks.approvals)
+    approve = Async(calls.tasks.approve)
+    reject = Async(calls.tasks.reject)
+
+    agents = Async(calls.agents.agents)
+    agent = Async(calls.agents.agent)
+    register_agent = Async(calls.agents.register_agent)
+    capabilities = Async(calls.agents.capabilities)
+    route = Async(calls.agents.route)
+    set_route = Async(calls.agents.set_route)
+    drop_route = Async(calls.agents.drop_route)
+    restart_agent = Async(calls.agents.restart_agent)
+    pause_agent = Async(calls.agents.pause_agent)
+    resume_agent = Async(calls.agents.resume_agent)
+    stop_agent = Async(calls.agents.stop_agent)
+    drain_agent = Async(calls.agents.drain_agent)
+    agent_logs = Async(calls.agents.agent_logs)
+    hosts = Async(calls.agents.hosts)
+    forget_host = Async(calls.agents.forget_host)
+    host = Async(calls.agents.host)
+    scale = Async(calls.agents.scale)
+    autoscale = Async(calls.agents.autoscale)
+    unscale = Async(calls.agents.unscale)
+    retire_agent = Async(calls.agents.retire_agent)
+    change_secret = Async(calls.agents.change_secret)
+
+    breakers = Async(calls.breakers.breakers)
+    breaker = Async(calls.breakers.breaker)
+    open_breaker = Async(calls.breakers.open_breaker)
+    close_breaker = Async(calls.breakers.close_breaker)
+    configure_breaker = Async(calls.breakers.configure_breaker)
+    keys = Async(calls.keys.keys)
+    key = Async(calls.keys.key)
+    create_key = Async(calls.keys.create_key)
+    rotate_key = Async(calls.keys.rotate_key)
+    revoke_key = Async(calls.keys.revoke_key)
+    audit = Async(calls.keys.audit)
+    verify_audit = Async(calls.keys.verify_audit)
+    secrets = Async(calls.secrets.secrets)
+    secret = Async(calls.secrets.secret)
+    set_secret = Async(calls.secrets.set_secret)
+    delete_secret = Async(calls.secrets.delete_secret)
+    webhooks = Async(calls.webhooks.webhooks)
+    webhook = Async(calls.webhooks.webhook)
+    create_webhook = Async(calls.webhooks.create_webhook)
+    change_webhook = Async(calls.webhooks.change_webhook)
+    delete_webhook = Async(calls.webhooks.delete_webhook)
+    rotate_webhook = Async(calls.webhooks.rotate_webhook)
+    test_webhook = Async(calls.webhooks.test_webhook)
+    deliveries = Async(calls.webhooks.deliveries)
+    delivery = Async(calls.webhooks.delivery)
+    redeliver = Async(calls.webhooks.redeliver)
+
+    attempts = Async(calls.records.attempts)
+    task_events = Async(calls.records.task_events)
+    run_events = Async(calls.records.run_events)
+    agent_events = Async(calls.records.agent_events)
+    run_approvals = Async(calls.records.run_approvals)
+    run_graph = Async(calls.records.run_graph)
+    run_timeline = Async(calls.records.run_timeline)
+    agent_sessions = Async(calls.records.agent_sessions)
+    session = Async(calls.records.session)
+    pool = Async(calls.records.pool)
+    versions = Async(calls.records.versions)
+    version = Async(calls.records.version)
+
+    schedules = Async(calls.schedules.schedules)
+    schedule = Async(calls.schedules.schedule)
+    create_schedule = Async(calls.schedules.create_schedule)
+    change_schedule = Async(calls.schedules.change_schedule)
+    delete_schedule = Async(calls.schedules.delete_schedule)
+    pause_schedule = Async(calls.schedules.pause_schedule)
+    resume_schedule = Async(calls.schedules.resume_schedule)
+    trigger_schedule = Async(calls.schedules.trigger_schedule)
+    backfill_schedule = Async(calls.schedules.backfill_schedule)
+    slots = Async(calls.schedules.slots)
+
+    begin_session = Async(calls.executor.begin_session)
+    end_session = Async(calls.executor.end_session)
+    task_heartbeat = Async(calls.executor.task_heartbeat)
+    claim = Async(calls.executor.claim)
+    heartbeat = Async(calls.executor.heartbeat)
+    report_completed = Async(calls.executor.report_completed)
+    report_failed = Async(calls.executor.report_failed)
+    add_logs = Async(calls.executor.add_logs)
+    set_progress = Async(calls.executor.set_progress)
+    receive_messages = Async(calls.executor.receive_messages)
+    ack_message = Async(calls.executor.ack_message)

@@ -1,17 +1,14 @@
-"""Shows how a run goes: a live table on a terminal, else a line for each change."""
+"""Shows how a run goes: a live tree on a terminal, else a line for each change."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Protocol, TextIO
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime, timezone
+from typing import Any, Protocol, TextIO
 
 from opscore_sdk.wire import Run, RunTask
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 COLOURS = {
     "completed": "green",
@@ -26,33 +23,35 @@ COLOURS = {
     "skipped": "bright_black",
     "pending": "bright_black",
 }
-_MARKS = {
-    "completed": "✔",
-    "running": "▶",
-    "retrying": "↻",
-    "failed": "✘",
-    "cancelled": "⊘",
-    "skipped": "–",
-}
+#: Id of a task -> the run that it started: its block, or another workflow.
+Inner = Mapping[str, Run]
+NOTHING: Inner = {}
 
 
 class View(Protocol):
     """Something that shows a run."""
 
-    def show(self, run: Run) -> None:
-        """Show the run as it is now."""
+    def show(self, run: Run, inner: Inner = NOTHING) -> None:
+        """Show the run as it is now; `inner` are the runs that its tasks started."""
 
 
-def follow(runs: Iterable[Run], *, stream: TextIO | None = None, live: bool | None = None) -> Run:
+def follow(
+    runs: Iterable[Run],
+    *,
+    stream: TextIO | None = None,
+    live: bool | None = None,
+    inner: Callable[[Run], Inner] = lambda _: NOTHING,
+) -> Run:
     """Show each snapshot of a run and return the last one.
 
-    `live` picks the table (True) or lines (False); None decides by whether `stream`
-    (default: stderr) is a terminal. Raises ValueError when there is no snapshot.
+    `live` picks the tree (True) or lines (False); None decides by whether `stream`
+    (default: stderr) is a terminal. `inner` looks for the runs that a snapshot's tasks started.
+    Raises ValueError when there is no snapshot.
     """
     last: Run | None = None
     with opened(stream or sys.stderr, live=live) as view:
         for last in runs:
-            view.show(last)
+            view.show(last, inner(last))
     if last is None:
         raise ValueError("nothing to follow")
     return last
@@ -62,11 +61,11 @@ def follow(runs: Iterable[Run], *, stream: TextIO | None = None, live: bool | No
 def opened(stream: TextIO, *, live: bool | None = None) -> Iterator[View]:
     """Give a view for as long as the block lasts; the terminal is whole again after it."""
     wanted = stream.isatty() if live is None else live
-    table = _rich_table(stream) if wanted else None
-    if table is None:
+    tree = _live_tree(stream) if wanted else None
+    if tree is None:
         yield Lines(stream)
         return
-    with table as view:
+    with tree as view:
         yield view
 
 
@@ -78,18 +77,16 @@ class Lines:
         self._shown: dict[str, tuple[str, int, int]] = {}
         self._before: Mapping[str, Any] | None = None
 
-    def show(self, run: Run) -> None:
+    def show(self, run: Run, inner: Inner = NOTHING) -> None:
         """Print what has changed since the last snapshot."""
         if run.waits_for_place and run.waits_for_place != self._before:
             self._print(f"{run.status:<10} {line_before(run.waits_for_place)}")
         self._before = run.waits_for_place
-        for task in run.tasks:
+        for key, task in _all_tasks(run, inner):
             state = (task.status, task.attempt, task.losses)
-            if self._shown.get(task.key, ("pending", 1, 0)) != state:
-                self._print(
-                    f"{task.status:<10} {task.key}{_where(task)}{_how_long(task)}{_why(task)}"
-                )
-            self._shown[task.key] = state
+            if self._shown.get(key, ("pending", 1, 0)) != state:
+                self._print(f"{task.status:<10} {key}{_where(task)}{_how_long(task)}{why(task)}")
+            self._shown[key] = state
         if run.has_ended:
             self._print(f"run {run.status}: {summary(run)}")
 
@@ -119,74 +116,25 @@ def seconds(start: datetime | None, end: datetime | None) -> str:
     """Return how long something took, or takes until now; '' when it has not begun."""
     if start is None:
         return ""
-    took = max(((end or datetime.now(UTC)) - start).total_seconds(), 0)
+    took = max(((end or datetime.now(timezone.utc)) - start).total_seconds(), 0)
     if took < 60:
         return f"{took:.1f} s"
     return f"{int(took // 60)} min {int(took % 60)} s"
 
 
-def table_of(run: Run) -> RenderableType:
-    """Return a run as a rich table with a progress bar; needs rich."""
-    from rich.console import Group  # noqa: PLC0415 - rich is an extra
-    from rich.progress_bar import ProgressBar  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
-
-    ended = sum(task.has_ended for task in run.tasks)
-    head = Text.assemble(
-        (run.workflow or "task", "bold"),
-        f" {run.version}  " if run.version else "  ",
-        (run.status, COLOURS.get(run.status, "")),
-        f"  {ended}/{len(run.tasks)}  {seconds(run.created_at, run.completed_at)}",
-    )
-    before = [Text(line_before(run.waits_for_place), "yellow")] if run.waits_for_place else []
-    table = Table(box=None, pad_edge=False, expand=False, padding=(0, 2, 0, 0))
-    for title in ("", "task", "status", "agent", "time", ""):
-        table.add_column(title, style="dim" if title == "agent" else "", no_wrap=title != "")
-    for task in run.tasks:
-        colour = COLOURS.get(task.status, "")
-        table.add_row(
-            Text(_MARKS.get(task.status, "·"), style=colour),
-            task.key,
-            Text(task.status, style=colour),
-            task.agent_name,
-            seconds(task.started_at, task.completed_at) if task.started_at else "",
-            Text(_why(task).removeprefix(": "), style="yellow"),
-        )
-    bar = ProgressBar(total=max(len(run.tasks), 1), completed=ended, width=40)
-    return Group(head, *before, bar, table)
-
-
-class _Table:
-    """The live table; drawn again at most ten times a second."""
-
-    def __init__(self, stream: TextIO) -> None:
-        from rich.console import Console  # noqa: PLC0415 - rich is an extra
-        from rich.live import Live  # noqa: PLC0415
-
-        console = Console(file=stream, force_terminal=True)
-        # A table that is higher than the terminal would be drawn wrongly: its end is cut.
-        self._live = Live(console=console, auto_refresh=False, vertical_overflow="ellipsis")
-
-    def __enter__(self) -> _Table:
-        self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._live.stop()
-
-    def show(self, run: Run) -> None:
-        """Draw the run as it is now."""
-        if run.has_ended:
-            self._live.vertical_overflow = "visible"
-        self._live.update(table_of(run), refresh=True)
-
-
-def _rich_table(stream: TextIO) -> _Table | None:
+def _live_tree(stream: TextIO) -> AbstractContextManager[View] | None:
     try:
-        return _Table(stream)
+        from opscore_sdk.live import LiveTree  # noqa: PLC0415 - rich is an extra
     except ImportError:
         return None
+    return LiveTree(stream)
+
+
+def _all_tasks(run: Run, inner: Inner, prefix: str = "") -> Iterator[tuple[str, RunTask]]:
+    for task in run.tasks:
+        yield f"{prefix}{task.key}", task
+        if task.id in inner:
+            yield from _all_tasks(inner[task.id], inner, f"{prefix}{task.key}.")
 
 
 def _where(task: RunTask) -> str:
@@ -199,7 +147,8 @@ def _how_long(task: RunTask) -> str:
     return f" in {seconds(task.started_at, task.completed_at)}"
 
 
-def _why(task: RunTask) -> str:
+def why(task: RunTask) -> str:
+    """Return what is odd about a task, after a colon; '' where nothing is."""
     notes = []
     if task.attempt > 1:
         notes.append(f"attempt {task.attempt}")

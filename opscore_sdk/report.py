@@ -7,12 +7,13 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from opscore_sdk.errors import ApiError, Problem
 from opscore_sdk.progress import COLOURS, line_before, seconds, summary
-from opscore_sdk.wire import Agent, Run, Valid
+from opscore_sdk.wire import Explanation, RegisteredAgent, Run, Task, Valid
 
 _GAP = "  "
 #: Characters of the last column that are shown on the narrowest terminal.
@@ -55,6 +56,22 @@ def done(text: str, answer: Any, *, as_json: bool) -> None:
     return None
 
 
+def finding(status: str, part: str, message: str, advice: str) -> None:
+    """Write what was found about a part, and below it what to do."""
+    code = {"ok": "32", "warn": "33", "fail": "31"}.get(status, "0")
+    print(
+        f"{_coloured(f'{status:<4}', code)}  {_one_line(part):<12}  {_one_line(message)}",
+        flush=True,
+    )
+    if advice and status != "ok":
+        print(f"{'':<20}→ {_one_line(advice)}", flush=True)
+
+
+def value(value: Any) -> None:
+    """Write any JSON."""
+    _json(value)
+
+
 def graph(drawn: str, notation: str, *, as_json: bool) -> None:
     """Write a graph."""
     if as_json:
@@ -89,6 +106,19 @@ def ended(run: Run, *, as_json: bool) -> None:
         _json(run.outputs)
 
 
+def result(task: Task, *, as_json: bool) -> None:
+    """Write what a task returned; its progress, with an error, was shown on stderr."""
+    if as_json:
+        _json(task.raw)
+    elif task.status == "completed":
+        _json(task.result)
+
+
+def line(text: str, row: Any, *, as_json: bool) -> None:
+    """Write one of many lines, as soon as it is there."""
+    print(json.dumps(row, ensure_ascii=False) if as_json else text, flush=True)
+
+
 def run(run: Run, *, as_json: bool) -> None:
     """Write one run with its tasks."""
     if as_json:
@@ -113,13 +143,13 @@ def run(run: Run, *, as_json: bool) -> None:
     return None
 
 
-def runs(runs: Iterable[Run], *, as_json: bool) -> None:
-    """Write a list of runs."""
+def runs(runs: Iterable[Run], *, as_json: bool, empty: str | None = None) -> None:
+    """Write a list of runs; `empty` is said where there are none."""
     runs = list(runs)
     if as_json:
         return _json([run.raw for run in runs])
     if not runs:
-        print("There are no runs yet: opscore run FILE --wait")
+        print(empty or "There are no runs yet: opscore run FILE --wait")
         return None
     rows = [
         (
@@ -134,26 +164,80 @@ def runs(runs: Iterable[Run], *, as_json: bool) -> None:
     return _table(("run", "workflow", "status", "started", "time"), rows)
 
 
-def agents(agents: Iterable[Agent], empty: str, *, as_json: bool) -> None:
+def agents(agents: Iterable[RegisteredAgent], empty: str, *, as_json: bool) -> None:
     """Write a list of agents."""
     agents = sorted(agents, key=lambda agent: agent.name)
     if as_json:
         return _json([agent.raw for agent in agents])
-    if not agents:
-        print(empty)
-        return None
-    rows = [
-        (
-            agent.name,
-            agent.kind,
-            "paused" if agent.paused else agent.status,
-            ", ".join(agent.capabilities),
-            agent.id,
-            agent.reason,
-        )
+    shown = [
+        {
+            "agent": agent.name,
+            "kind": agent.kind,
+            "status": "paused" if agent.paused else agent.status,
+            "capabilities": ", ".join(agent.capabilities),
+            **_usage(agent),
+            "id": agent.id,
+            "": agent.reason.partition("\n")[0],
+        }
         for agent in agents
     ]
-    return _table(("agent", "kind", "status", "capabilities", "id", ""), rows)
+    return rows(
+        shown,
+        {title: title for title in shown[0]} if shown else {},
+        empty,
+        as_json=False,
+    )
+
+
+def agent(agent: RegisteredAgent, *, as_json: bool) -> None:
+    """Write all of an agent, its reason with all lines."""
+    if as_json:
+        return _json(agent.raw)
+    facts = {
+        "kind": agent.kind,
+        "status": "paused" if agent.paused else agent.status,
+        "host": agent.host,
+        "capabilities": ", ".join(agent.capabilities),
+        "labels": ", ".join(agent.labels),
+        "tasks": str(agent.running_tasks),
+        "restarts": str(agent.restarts),
+        **_usage(agent),
+        "id": agent.id,
+    }
+    print(agent.name)
+    for name, said in facts.items():
+        if said:
+            print(f"  {name:<13} {_one_line(said)}")
+    for text in agent.reason.splitlines():
+        print(f"  {_one_line(text)}")
+    return None
+
+
+def _usage(agent: RegisteredAgent) -> dict[str, str]:
+    if not agent.usage:
+        return {"memory": "", "cpu": ""}
+    memory, cpu = agent.usage["memory_bytes"], agent.usage["cpu_percent"]
+    return {"memory": f"{memory / 2**20:.0f} MiB", "cpu": f"{cpu:.0f} %"}
+
+
+def reasons(explanations: Sequence[Explanation], *, as_json: bool) -> None:
+    """Write why tasks are where they are, the first reason first."""
+    if as_json:
+        return _json([one.raw for one in explanations])
+    if not explanations:
+        print("Nothing of this run is live.")
+    for one in explanations:
+        print(f"{one.key} {one.status}")
+        for reason in one.reasons:
+            until = f" (until {_local(reason.until)})" if reason.until else ""
+            print(f"  {reason.message}{until}")
+        if one.expected_start:
+            print(f"  Expected to start at {_local(one.expected_start)}.")
+    return None
+
+
+def _local(moment: datetime) -> str:
+    return f"{moment.astimezone():%Y-%m-%d %H:%M:%S}"
 
 
 def valid(file: Path, valid: Valid, *, as_json: bool) -> None:
@@ -168,6 +252,7 @@ def valid(file: Path, valid: Valid, *, as_json: bool) -> None:
 
 def place_of(problem: Problem, file: Path | None) -> str:
     """Return where a problem is, as `file:line`, for what is written before it."""
+    file = Path(problem.file) if problem.file else file
     if file is None:
         return "opscore"
     return f"{file}:{problem.line}" if problem.line else str(file)
@@ -178,9 +263,14 @@ def error_as_json(error: Exception) -> dict[str, Any]:
     body: dict[str, Any] = {"error": str(error)}
     if isinstance(error, ApiError):
         body |= {"status": error.status, "code": error.code, "request_id": error.request_id}
-        body["problems"] = [
-            {"message": problem.message, "path": problem.path, "line": problem.line}
-            for problem in error.problems
+        body["errors"] = [
+            {
+                "message": problem.message,
+                "path": problem.path,
+                "line": problem.line,
+                **({"file": problem.file} if problem.file else {}),
+            }
+            for problem in error.errors
         ]
     return body
 
@@ -228,6 +318,12 @@ def _line(cells: Sequence[str], widths: Sequence[int], room: int | None, style: 
     padded = [cell.ljust(width) for cell, width in zip(shown, widths, strict=True)]
     padded[-1] = shown[-1]
     print(_GAP.join(_coloured(cell, style) for cell in padded).rstrip())
+
+
+def coloured_diff(line: str) -> str:
+    """Return a line of a difference as it is shown."""
+    shown = _one_line(line)
+    return _coloured(shown, {"+": "32", "-": "31", "@": "36"}.get(shown[:1], "0"))
 
 
 def _coloured(cell: str, style: str) -> str:

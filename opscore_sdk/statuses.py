@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 DONE = 0
-#: The run failed or was cancelled.
+#: The run failed or was cancelled; `doctor` or `audit verify` found something that is not well.
 FAILED = 1
 #: Wrong usage, or a definition or inputs that are not valid.
 INVALID = 2
@@ -11,15 +11,28 @@ INVALID = 2
 REFUSED = 3
 INTERRUPTED = 130
 
-MEANINGS = """\
-exit status:
-  0    done; with --wait: the run completed
-  1    the run failed or was cancelled
-  2    wrong usage, or a definition or inputs that are not valid
-  3    the platform could not be asked or refused, as for an id that it does not know; with
-       --wait also: the run has not ended in --timeout-s, or the platform was away for longer
-       than --patience (the run goes on)
-  130  interrupted; a run that was started goes on"""
+#: Exit status -> what it means; `docs/cli.md` says the same.
+TABLE = {
+    DONE: "done; of `watch` and with --wait: the run completed",
+    FAILED: "the run failed or was cancelled; doctor or audit verify found something wrong",
+    INVALID: "wrong usage, or a definition, a file or inputs that are not valid",
+    REFUSED: "the platform could not be asked or refused, as for an id that it does not know; "
+    "of `watch` and with --wait also: the run has not ended in --timeout-s, or the platform was "
+    "away for longer than --patience (the run goes on)",
+    INTERRUPTED: "interrupted; a run that was started goes on",
+}
+
+
+def _wrapped(status: int, text: str) -> str:
+    lines = [""]
+    for word in text.split():
+        if len(lines[-1]) + len(word) > 88:
+            lines.append("")
+        lines[-1] = f"{lines[-1]} {word}".strip()
+    return "\n       ".join([f"  {status:<3}  {lines[0]}", *lines[1:]])
+
+
+MEANINGS = "\n".join(["exit status:", *(_wrapped(*row) for row in TABLE.items())])
 
 
 class UsageError(Exception):

@@ -10,6 +10,7 @@ from typing import Any
 
 from opscore_sdk import report
 from opscore_sdk.client import Client, media_type_of
+from opscore_sdk.errors import NotFoundError
 from opscore_sdk.statuses import DONE, FAILED, UsageError
 from opscore_sdk.wire import AGENT_THERE, Run, Task
 
@@ -65,7 +66,10 @@ def status(client: Client, options: argparse.Namespace) -> int:
 
 
 def agents(client: Client, options: argparse.Namespace) -> int:
-    """Show the agents, without the terminated ones unless all are wanted."""
+    """Show the agents, without the terminated ones unless all are wanted; or one with all of it."""
+    if options.agent is not None:
+        report.agent(client.agent(options.agent), as_json=options.json)
+        return DONE
     if options.all:
         found, empty = client.agents(limit=options.limit), "No agent is registered."
     else:
@@ -83,11 +87,6 @@ def pause(client: Client, options: argparse.Namespace) -> int:
 def resume(client: Client, options: argparse.Namespace) -> int:
     """Have a paused run go on."""
     return _changed(client.resume_run, options)
-
-
-def cancel(client: Client, options: argparse.Namespace) -> int:
-    """Cancel a run."""
-    return _changed(client.cancel_run, options)
 
 
 def signal(client: Client, options: argparse.Namespace) -> int:
@@ -113,15 +112,25 @@ def reject(client: Client, options: argparse.Namespace) -> int:
 
 def approvals(client: Client, options: argparse.Namespace) -> int:
     """Show what waits for a person."""
-    rows = client.approvals(limit=options.limit)
+    rows = [found.raw for found in client.approvals(limit=options.limit)]
     report.rows(rows, _APPROVALS, "Nothing waits for an approval.", as_json=options.json)
     return DONE
 
 
 def schedules(client: Client, options: argparse.Namespace) -> int:
     """Show the schedules."""
-    rows = client.schedules(limit=options.limit)
+    rows = [found.raw for found in client.schedules(limit=options.limit)]
     report.rows(rows, _SCHEDULES, "There are no schedules.", as_json=options.json)
+    return DONE
+
+
+def why(client: Client, options: argparse.Namespace) -> int:
+    """Say why a task, or what is live of a run, is where it is."""
+    try:
+        found = [client.why_task(options.id)]
+    except NotFoundError:
+        found = client.why_run(options.id)
+    report.reasons(found, as_json=options.json)
     return DONE
 
 
@@ -138,9 +147,13 @@ def text_of(path: Path) -> str:
 def as_json(text: str, option: str) -> Any:
     """Return the value of an option's JSON; raises UsageError."""
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{option}: not JSON: {error}.") from None
+
+
+def _refuse_constant(word: str) -> None:
+    raise ValueError(f"{word} is no JSON")
 
 
 def _changed(change: Callable[[str], Run], options: argparse.Namespace) -> int:

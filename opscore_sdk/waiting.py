@@ -1,10 +1,9 @@
-"""Commands that start a run and may wait for its end: `run`, `rerun`."""
+"""Commands that start a run and may wait for its end: `run`, `rerun`; `submit` waits alike."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -19,6 +18,7 @@ from opscore_sdk.errors import (
     UnreachableError,
     WaitTimeoutError,
 )
+from opscore_sdk.inside import Inside
 from opscore_sdk.progress import follow
 from opscore_sdk.statuses import DONE, FAILED, INTERRUPTED, REFUSED, UsageError
 from opscore_sdk.verbs import as_json, text_of
@@ -26,12 +26,11 @@ from opscore_sdk.wire import Run, Uploaded
 
 #: What the platform says of a text where the schema has no text.
 _NO_TEXT = ("is not of type", "is not valid under any of")
-_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def run(client: Client, options: argparse.Namespace) -> int:
     """Upload a definition and execute exactly this version."""
-    inputs = _inputs(options)
+    inputs = inputs_of(options)
     uploaded = client.upload(text_of(options.file), media_type=media_type_of(options.file))
     return _started(client, options, lambda: _execute(client, options, uploaded, inputs))
 
@@ -46,31 +45,27 @@ def rerun(client: Client, options: argparse.Namespace) -> int:
     )
 
 
-def duration(text: str) -> float:
-    """Return the seconds of `90s`, `2m`, `1h` or `90`; raises ArgumentTypeError."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip())
-    if not found:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time: expected 90s, 2m or 1h")
-    return float(found[1]) * _UNITS[found[2]]
-
-
 def _execute(
     client: Client, options: argparse.Namespace, uploaded: Uploaded, inputs: dict[str, Any]
 ) -> Run:
     try:
         return client.execute(
-            uploaded.name, inputs=inputs, version=uploaded.version, priority=options.priority
+            uploaded.name,
+            inputs=inputs,
+            version=uploaded.version,
+            priority=options.priority,
+            fairness_key=options.fairness_key,
         )
     except InvalidError as error:
-        for hint in _hints(options.input, error.problems):
+        for hint in _hints(options.input, error.errors):
             error.add_note(hint)
         raise
 
 
-def _hints(pairs: Iterable[str], problems: Iterable[Problem]) -> Iterator[str]:
+def _hints(pairs: Iterable[str], errors: Iterable[Problem]) -> Iterator[str]:
     """Yield what to write instead of each `--input` whose schema wants something but a text."""
     misfits = {
-        problem.path for problem in problems if any(word in problem.message for word in _NO_TEXT)
+        problem.path for problem in errors if any(word in problem.message for word in _NO_TEXT)
     }
     for pair in pairs:
         name, text = _pair(pair, "--input")
@@ -95,25 +90,28 @@ def _started(client: Client, options: argparse.Namespace, start: Callable[[], Ru
     # Before anything else can go wrong: with its id a run cannot get lost.
     report.say(f"run {run.id} of {run.workflow} {run.version}; see it: opscore status {run.id}")
     _warn_of_missing(client, run)
-    return _wait(client, run, options)
+    return wait(client, run.id, options, lambda run: report.ended(run, as_json=options.json))
 
 
-def _wait(client: Client, run: Run, options: argparse.Namespace) -> int:
-    snapshots = client.watch(
-        run.id,
+def wait(
+    client: Client, run_id: str, options: argparse.Namespace, show: Callable[[Run], None]
+) -> int:
+    """Show a run's progress until it has ended, then what came out."""
+    snapshots = client.follow(
+        run_id,
         every_s=options.every_s,
         timeout_s=options.timeout_s,
         patience_s=options.patience,
     )
     try:
-        run = follow(snapshots)
+        run = follow(snapshots, inner=Inside(client))
     except KeyboardInterrupt:
-        report.say(f"The run goes on: opscore status {run.id}")
+        report.say(f"The run goes on: opscore status {run_id}")
         return INTERRUPTED
     except (WaitTimeoutError, UnreachableError, ServerError) as error:
-        report.say(f"opscore: {error} See: opscore status {run.id}")
+        report.say(f"opscore: {error} See: opscore status {run_id}")
         return REFUSED
-    report.ended(run, as_json=options.json)
+    show(run)
     return DONE if run.status == "completed" else FAILED
 
 
@@ -137,7 +135,8 @@ def _waits(keys: Iterable[str]) -> str:
     return f"{first} and {len(others)} more tasks wait" if others else f"{first} waits"
 
 
-def _inputs(options: argparse.Namespace) -> dict[str, Any]:
+def inputs_of(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what --input and --input-json say; raises UsageError."""
     inputs: dict[str, Any] = {}
     for pair in options.input:
         name, value = _pair(pair, "--input")

@@ -9,42 +9,32 @@ from typing import Any
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
-from unfold.admin import TabularInline
+from django.utils import timezone
 from unfold.decorators import display
 
-from opscore.admin import (
-    ReadOnlyAdmin,
-    badge,
+from opscore.admin_columns import (
     block,
     duration,
+    failure,
+    label,
+    lines,
     link,
-    message_of,
     moment,
     pretty,
+    readable,
     short,
 )
+from opscore.admin_site import ReadOnlyAdmin, ReadOnlyInline
 from opscore.errors import OpsCoreError
-from tasks import admin_records, control, inbox, reruns
+from tasks import admin_exchange, admin_records, admin_routing, control, inbox, reruns
 from tasks.models import Attempt, Run, Task
 from tasks.results import outputs_of, result_of
 from tasks.serializers import agents_of
+from tasks.why import explain
 
 #: Django looks for admins in this module only.
-__all__ = ["RunAdmin", "TaskAdmin", "admin_records"]
+__all__ = ["RunAdmin", "TaskAdmin", "admin_exchange", "admin_records", "admin_routing"]
 _LOG_LINES = 200
-
-
-class ReadOnlyInline(TabularInline):
-    """Rows of a page that cannot be changed there."""
-
-    extra = 0
-    max_num = 0
-    can_delete = False
-    hide_title = True
-
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Refuse: the engine makes them."""
-        return False
 
 
 class TaskInline(ReadOnlyInline):
@@ -54,12 +44,12 @@ class TaskInline(ReadOnlyInline):
     per_page = 50
     fields = [
         "shown_key",
-        "shown_status",
+        label("status", "status"),
         "capability",
         "attempt",
         "losses",
         "took",
-        "error_message",
+        failure,
     ]
     readonly_fields = fields
     ordering = ["number"]
@@ -75,20 +65,10 @@ class TaskInline(ReadOnlyInline):
         """Link to the task."""
         return link(task, task.key)
 
-    @display(description="status")
-    def shown_status(self, task: Task) -> str:
-        """Show the status as a label."""
-        return badge(task.status)
-
     @display(description="time")
     def took(self, task: Task) -> str:
         """Show how long it ran."""
         return duration(task.started_at, task.completed_at)
-
-    @display(description="error")
-    def error_message(self, task: Task) -> str:
-        """Show why it failed."""
-        return message_of(task.error)
 
 
 class AttemptInline(ReadOnlyInline):
@@ -97,24 +77,14 @@ class AttemptInline(ReadOnlyInline):
     model = Attempt
     fields = [
         "number",
-        "shown_outcome",
+        label("outcome", "outcome"),
         moment("started_at", "started"),
         moment("ended_at", "ended"),
-        "error_message",
+        failure,
     ]
     readonly_fields = fields
     ordering = ["id"]
     verbose_name_plural = "attempts that did not complete"
-
-    @display(description="outcome")
-    def shown_outcome(self, attempt: Attempt) -> str:
-        """Show the outcome as a label."""
-        return badge(attempt.outcome)
-
-    @display(description="error")
-    def error_message(self, attempt: Attempt) -> str:
-        """Show why it failed."""
-        return message_of(attempt.error)
 
 
 @admin.register(Run)
@@ -124,12 +94,12 @@ class RunAdmin(ReadOnlyAdmin):
     list_display = [
         "shown_id",
         "shown_workflow",
-        "shown_status",
+        label("status", "status"),
         "task_count",
         "priority",
         moment("created_at", "created"),
         "took",
-        "error_message",
+        failure,
     ]
     list_filter = ["status", "workflow", "created_at", "project"]
     search_fields = ["id", "workflow"]
@@ -139,8 +109,8 @@ class RunAdmin(ReadOnlyAdmin):
     fields = [
         "id",
         "shown_workflow",
-        "shown_status",
-        "error_message",
+        label("status", "status"),
+        failure,
         "priority",
         "task_count",
         "phase",
@@ -149,7 +119,7 @@ class RunAdmin(ReadOnlyAdmin):
         moment("completed_at", "completed"),
         "took",
         "project",
-        "shown_inputs",
+        readable("inputs"),
         "shown_outputs",
     ]
 
@@ -163,25 +133,10 @@ class RunAdmin(ReadOnlyAdmin):
         """Show workflow and version."""
         return f"{run.workflow} {run.version}".strip() or "(a task on its own)"
 
-    @display(description="status", ordering="status")
-    def shown_status(self, run: Run) -> str:
-        """Show the status as a label."""
-        return badge(run.status)
-
     @display(description="time")
     def took(self, run: Run) -> str:
         """Show how long it took."""
         return duration(run.created_at, run.completed_at)
-
-    @display(description="error")
-    def error_message(self, run: Run) -> str:
-        """Show why it failed."""
-        return message_of(run.error)
-
-    @display(description="inputs")
-    def shown_inputs(self, run: Run) -> str:
-        """Show the inputs, readable."""
-        return pretty(run.inputs)
 
     @display(description="outputs")
     def shown_outputs(self, run: Run) -> str:
@@ -229,7 +184,7 @@ class TaskAdmin(ReadOnlyAdmin):
 
     list_display = [
         "key",
-        "shown_status",
+        label("status", "status"),
         "capability",
         "shown_run",
         "priority",
@@ -237,7 +192,7 @@ class TaskAdmin(ReadOnlyAdmin):
         "losses",
         moment("created_at", "created"),
         "took",
-        "error_message",
+        failure,
     ]
     list_filter = ["status", "capability", "uses", "created_at", "project"]
     search_fields = ["id", "key", "capability", "run__id", "run__workflow"]
@@ -249,8 +204,9 @@ class TaskAdmin(ReadOnlyAdmin):
         "id",
         "key",
         "shown_run",
-        "shown_status",
-        "error_message",
+        label("status", "status"),
+        "why",
+        failure,
         "capability",
         "shown_requires",
         "shown_agent",
@@ -268,11 +224,11 @@ class TaskAdmin(ReadOnlyAdmin):
         moment("completed_at", "completed"),
         "took",
         moment("wake_at", "wakes"),
-        "shown_retry",
-        "shown_flow",
-        "shown_names",
-        "shown_inputs",
-        "shown_outputs",
+        readable("retry"),
+        readable("flow"),
+        readable("names"),
+        readable("inputs", "inputs, as written"),
+        readable("outputs"),
         "shown_result",
         "shown_log",
     ]
@@ -282,11 +238,6 @@ class TaskAdmin(ReadOnlyAdmin):
         return (
             super().get_queryset(request).defer("result", "inputs", "outputs", "outputs_template")
         )
-
-    @display(description="status", ordering="status")
-    def shown_status(self, task: Task) -> str:
-        """Show the status as a label."""
-        return badge(task.status)
 
     @display(description="run", ordering="run__workflow")
     def shown_run(self, task: Task) -> str:
@@ -298,6 +249,16 @@ class TaskAdmin(ReadOnlyAdmin):
         """Link to the agent of the present or last attempt."""
         return link(agents_of([task]).get(task.session_id)) if task.session_id else "–"
 
+    @display(description="why")
+    def why(self, task: Task) -> str:
+        """Say why it is where it is, and when it is expected to start."""
+        found = explain(task)
+        said = [reason.message for reason in found.reasons]
+        if found.expected_start is not None:
+            at = timezone.localtime(found.expected_start)
+            said.append(f"It is expected to start at {at:%Y-%m-%d %H:%M:%S}.")
+        return lines(said)
+
     @display(description="requires")
     def shown_requires(self, task: Task) -> str:
         """List the labels that it requires."""
@@ -307,36 +268,6 @@ class TaskAdmin(ReadOnlyAdmin):
     def took(self, task: Task) -> str:
         """Show how long it ran."""
         return duration(task.started_at, task.completed_at)
-
-    @display(description="error")
-    def error_message(self, task: Task) -> str:
-        """Show why it failed."""
-        return message_of(task.error)
-
-    @display(description="retry")
-    def shown_retry(self, task: Task) -> str:
-        """Show the retry policy."""
-        return pretty(task.retry)
-
-    @display(description="flow")
-    def shown_flow(self, task: Task) -> str:
-        """Show conditions, loops, limits and what catches or takes back."""
-        return pretty(task.flow)
-
-    @display(description="names")
-    def shown_names(self, task: Task) -> str:
-        """Show what its expressions read beside tasks: item, iteration, error."""
-        return pretty(task.names)
-
-    @display(description="inputs, as written")
-    def shown_inputs(self, task: Task) -> str:
-        """Show the inputs, expressions not evaluated."""
-        return pretty(task.inputs)
-
-    @display(description="outputs")
-    def shown_outputs(self, task: Task) -> str:
-        """Show the outputs, readable."""
-        return pretty(task.outputs)
 
     @display(description="result")
     def shown_result(self, task: Task) -> str:

@@ -1,4 +1,4 @@
-"""Admin of what tasks leave behind: attempts, log lines, payloads."""
+"""Admin of what tasks leave behind: attempts, log lines, progress, payloads."""
 
 from __future__ import annotations
 
@@ -7,22 +7,24 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 from unfold.decorators import display
 
-from opscore.admin import ReadOnlyAdmin, badge, block, link, message_of, moment, pretty, short
+from opscore.admin_columns import block, failure, label, link, moment, pretty, short
+from opscore.admin_site import ReadOnlyAdmin
 from tasks import control, payloads
-from tasks.models import Attempt, Pause, Payload, RateWindow, Signal, TaskLog
+from tasks.models import Attempt, Pause, Payload, RateWindow, Signal, TaskLog, TaskProgress
 
 
 @admin.register(Attempt)
 class AttemptAdmin(ReadOnlyAdmin):
     """Tries that did not complete."""
 
+    project_path = "task__project"
     list_display = [
         "shown_task",
         "number",
-        "shown_outcome",
+        label("outcome", "outcome"),
         moment("started_at", "started"),
         moment("ended_at", "ended"),
-        "error_message",
+        failure,
     ]
     list_filter = ["outcome", "ended_at"]
     search_fields = ["task__id", "task__key"]
@@ -32,7 +34,7 @@ class AttemptAdmin(ReadOnlyAdmin):
         "shown_task",
         "number",
         "fence",
-        "shown_outcome",
+        label("outcome", "outcome"),
         "session_id",
         moment("started_at", "started"),
         moment("ended_at", "ended"),
@@ -44,16 +46,6 @@ class AttemptAdmin(ReadOnlyAdmin):
         """Link to the task."""
         return link(attempt.task, f"{attempt.task.key} {short(attempt.task_id)}")
 
-    @display(description="outcome", ordering="outcome")
-    def shown_outcome(self, attempt: Attempt) -> str:
-        """Show the outcome as a label."""
-        return badge(attempt.outcome)
-
-    @display(description="error")
-    def error_message(self, attempt: Attempt) -> str:
-        """Show why it failed."""
-        return message_of(attempt.error)
-
     @display(description="error")
     def shown_error(self, attempt: Attempt) -> str:
         """Show the whole error, readable."""
@@ -64,6 +56,7 @@ class AttemptAdmin(ReadOnlyAdmin):
 class TaskLogAdmin(ReadOnlyAdmin):
     """Lines that attempts logged."""
 
+    project_path = "task__project"
     list_display = [moment("at", "at"), "shown_task", "attempt", "stream", "shown_text"]
     list_filter = ["stream", "at"]
     search_fields = ["task__id", "task__key", "text"]
@@ -85,6 +78,24 @@ class TaskLogAdmin(ReadOnlyAdmin):
     def whole_text(self, line: TaskLog) -> str:
         """Show the whole line."""
         return block(line.text)
+
+
+@admin.register(TaskProgress)
+class TaskProgressAdmin(ReadOnlyAdmin):
+    """How far tasks are, as their agents said last."""
+
+    project_path = "task__project"
+    list_display = ["shown_task", "attempt", "fraction", "message", moment("updated_at", "at")]
+    list_filter = ["updated_at"]
+    search_fields = ["task__id", "task__key", "message"]
+    list_select_related = ["task"]
+    ordering = ["-task_id"]
+    fields = ["shown_task", "attempt", "fraction", "message", moment("updated_at", "at")]
+
+    @display(description="task")
+    def shown_task(self, told: TaskProgress) -> str:
+        """Link to the task."""
+        return link(told.task, f"{told.task.key} {short(told.task_id)}")
 
 
 @admin.register(Payload)
@@ -111,6 +122,7 @@ class PayloadAdmin(ReadOnlyAdmin):
 class SignalAdmin(ReadOnlyAdmin):
     """What was told to runs from outside."""
 
+    project_path = "run__project"
     list_display = ["name", "run", "sent_by", moment("created_at", "sent"), "is_taken"]
     list_filter = ["name", "created_at", "run__project"]
     search_fields = ["name", "run__id"]

@@ -33,7 +33,11 @@ class Aftermath:
     """Tasks that ended while a sub-run was their body."""
     due: Sequence[UUID] = ()
     """Parked tasks that go on at once."""
+    misaddressed: Sequence[tuple[UUID, int, Exception]] = ()
+    """(task, fence, why) of queued tasks whose sticky key cannot be evaluated."""
     ended_runs: Sequence[Mapping[str, Any]] = ()
+    outcomes: Sequence[Any] = ()
+    """Attempts (`tasks.outcomes.Outcome`) that circuit breakers count."""
 
 
 _follow: Callable[[Aftermath], None] = lambda news: None  # noqa: E731 - set once at start

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import Any, cast
+from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 import django_filters
-from django.db.models import Count, QuerySet
+from django.db.models import QuerySet
 from django.http import Http404
 from django.urls import include, path
 from drf_spectacular.utils import extend_schema, extend_schema_field
@@ -15,17 +15,19 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from agents import workload
 from agents.models import AgentSession
 from opscore.api.endpoint import Endpoint, Listing, StrictSerializer, path_of
-from opscore.api.idempotency import idempotent
+from opscore.api.schema import FIELDS
+from opscore.api.watching import WAIT
 from opscore.errors import InvalidError, Problem
+from opscore.ids import first_uuid7
+from opscore.loading import load
 from opscore.models import Project
 from tasks import control, submission
-from tasks.graph import Node
 from tasks.models import Run, Task
-from tasks.retries import RetryPolicy
 from tasks.serializers import (
+    RUN_SHOWN,
+    TASK_SHOWN,
     RunDetailSerializer,
     RunSerializer,
     SubmitSerializer,
@@ -36,10 +38,32 @@ from tasks.serializers import (
     task_shown,
 )
 from tasks.states import RUN, TASK
+from tasks.submit_api import SUBMIT, node_of
+from tasks.waiting import WatchedRun, WatchedTask
+
+#: How far the clocks of those who make ids may be from the database's.
+_SKEW_S = 600.0
+#: The last second of the year 9999.
+_LAST_S = 253402300799.0
 
 
 class WordsFilter(django_filters.BaseInFilter, django_filters.ChoiceFilter):
     """One or more known words, separated by commas."""
+
+
+class CreatedFilter(django_filters.IsoDateTimeFilter):
+    """Rows since a time, or until before it, found by their ids, which begin with the time."""
+
+    def filter(self, qs: QuerySet[Any], value: datetime | None) -> QuerySet[Any]:
+        """Narrow by id first, which is indexed; then by the database's own time, which counts."""
+        if value is None:
+            return qs
+        moment = min(max(value.timestamp(), 0.0), _LAST_S)
+        # PostgreSQL knows fewer offsets than Python does.
+        at = datetime.fromtimestamp(moment, UTC)
+        if str(self.field_name).endswith("since"):
+            return qs.filter(pk__gte=first_uuid7(moment - _SKEW_S), created_at__gte=at)
+        return qs.filter(pk__lt=first_uuid7(moment + _SKEW_S), created_at__lt=at)
 
 
 class TaskFilter(django_filters.FilterSet):
@@ -49,6 +73,10 @@ class TaskFilter(django_filters.FilterSet):
     run = django_filters.UUIDFilter(field_name="run_id")
     workflow = django_filters.CharFilter(field_name="run__workflow")
     capability = django_filters.CharFilter()
+    key = django_filters.CharFilter()
+    uses = django_filters.CharFilter(help_text="The executor: agent, approval, wait, …")
+    created_since = CreatedFilter()
+    created_until = CreatedFilter()
     agent = django_filters.CharFilter(method="by_agent", help_text="Id or name.")
 
     class Meta:
@@ -68,6 +96,11 @@ class RunFilter(django_filters.FilterSet):
 
     status = WordsFilter(choices=[(name, name) for name in RUN.statuses], lookup_expr="in")
     workflow = django_filters.CharFilter()
+    version = django_filters.CharFilter()
+    rerun_of = django_filters.UUIDFilter()
+    fairness_key = django_filters.CharFilter()
+    created_since = CreatedFilter()
+    created_until = CreatedFilter()
     parent = django_filters.Filter(method="by_parent")
 
     class Meta:
@@ -93,9 +126,10 @@ class RunFilter(django_filters.FilterSet):
         return runs.filter(parent_task_id__in=above.values("id"))
 
 
-class Tasks(Listing):
+class Tasks(WatchedTask, Listing):
     """The tasks of the project."""
 
+    waits = "POST"
     serializer_class = TaskSerializer
     filterset_class = TaskFilter
 
@@ -110,25 +144,36 @@ class Tasks(Listing):
             kwargs["context"] = {"agents": agents_of(args[0])}
         return super().get_serializer(*args, **kwargs)
 
-    @extend_schema(request=SubmitSerializer, responses={201: TaskDetailSerializer})
-    @idempotent
+    @extend_schema(
+        request=SubmitSerializer,
+        responses={201: TaskDetailSerializer},
+        parameters=[WAIT],
+        examples=[SUBMIT],
+    )
     def post(self, request: Request) -> Response:
         """Submit one task on its own."""
         data = self.checked(SubmitSerializer)
         priority = data.pop("priority", 5)
-        node = _node(data)
-        task = submission.submit_task(self.project, node, priority=priority, actor=self.actor)
+        task = submission.submit_task(
+            self.project,
+            node_of(data),
+            priority=priority,
+            actor=self.actor,
+            fairness_key=data.get("fairness_key", ""),
+        )
         headers = {"Location": path_of(request, "tasks", task.pk)}
-        return Response(task_shown(_task(self.project, task.pk)), status=201, headers=headers)
+        return Response(task_shown(task), status=201, headers=headers)
 
 
-class OneTask(Endpoint):
+class OneTask(WatchedTask):
     """One task."""
 
-    @extend_schema(responses=TaskDetailSerializer)
+    shows = TASK_SHOWN
+
+    @extend_schema(responses=TaskDetailSerializer, parameters=[WAIT])
     def get(self, request: Request, task_id: UUID) -> Response:
         """Show everything about a task: status, attempts, times, result, error."""
-        return Response(task_shown(_task(self.project, task_id)))
+        return Response(task_shown(_task(self.project, task_id), self.only))
 
 
 class CancelTask(Endpoint):
@@ -153,13 +198,13 @@ class Runs(Listing):
         return Run.objects.filter(project=self.project).defer("inputs")
 
 
-class OneRun(Endpoint):
+class OneRun(WatchedRun):
     """One run."""
 
-    @extend_schema(responses=RunDetailSerializer)
+    @extend_schema(responses=RunDetailSerializer, parameters=[WAIT])
     def get(self, request: Request, run_id: UUID) -> Response:
         """Show a run with its tasks in topological order, and its outputs."""
-        return Response(run_shown(run_of(self.project, run_id)))
+        return Response(run_shown(run_of(self.project, run_id), self.only))
 
 
 class CancelBodySerializer(StrictSerializer):
@@ -173,50 +218,30 @@ class CancelBodySerializer(StrictSerializer):
 class CancelRun(Endpoint):
     """Cancel of one run."""
 
-    @extend_schema(request=CancelBodySerializer, responses=RunDetailSerializer)
+    shows = RUN_SHOWN
+
+    @extend_schema(request=CancelBodySerializer, responses=RunDetailSerializer, parameters=[FIELDS])
     def put(self, request: Request, run_id: UUID) -> Response:
         """Cancel a run, all its live tasks and the runs below it; 409 when it has ended."""
         run_of(self.project, run_id)
         said = self.checked(CancelBodySerializer)
         control.cancel_run(run_id, actor=self.actor, force=said["force"])
-        return Response(run_shown(run_of(self.project, run_id)))
+        return Response(run_shown(run_of(self.project, run_id), self.only))
 
 
 def run_of(project: Project, run_id: UUID) -> Run:
     """Return a run of the project; raises Http404."""
-    found = Run.objects.filter(project=project, pk=run_id).first()
-    if found is None:
-        raise Http404(f"There is no run {run_id}.")
-    return found
+    try:
+        return load(Run, id=run_id, project_id=project.pk)
+    except Run.DoesNotExist:
+        raise Http404(f"There is no run {run_id}.") from None
 
 
 def _task(project: Project, task_id: UUID) -> Task:
-    found = Task.objects.filter(project=project, pk=task_id).first()
-    if found is None:
-        raise Http404(f"There is no task {task_id}.")
-    return found
-
-
-def _node(data: Mapping[str, Any]) -> Node:
-    return Node(
-        key=data.get("key", "task"),
-        capability=data["capability"],
-        requires=tuple(data.get("requires", ())),
-        inputs=_literal(data.get("inputs", {})),
-        retry=RetryPolicy.from_dict(data.get("retry", {})),
-        timeout_s=data.get("timeout_s"),
-    )
-
-
-def _literal(value: Any) -> Any:
-    """Return inputs as a template that renders to themselves: a task on its own has no
-    expressions, and its inputs may be any text.
-    """
-    if isinstance(value, str):
-        return value.replace("${{", "$${{")
-    if isinstance(value, dict):
-        return {name: _literal(inner) for name, inner in value.items()}
-    return [_literal(inner) for inner in value] if isinstance(value, list) else value
+    try:
+        return load(Task, id=task_id, project_id=project.pk)
+    except Task.DoesNotExist:
+        raise Http404(f"There is no task {task_id}.") from None
 
 
 def _uuids(text: str) -> list[UUID]:
@@ -226,25 +251,9 @@ def _uuids(text: str) -> list[UUID]:
         return []
 
 
-def _running(agent_ids: Collection[UUID]) -> dict[UUID, int]:
-    """Count running tasks by agent, for the floor below."""
-    sessions = dict(
-        AgentSession.objects.filter(agent__in=agent_ids, ended_at=None).values_list(
-            "id", "agent_id"
-        )
-    )
-    held = Task.objects.filter(status="running", session_id__in=sessions)
-    counts: dict[UUID, int] = {}
-    for row in held.values("session_id").annotate(tasks=Count("id")):
-        agent_id = sessions[cast("UUID", row["session_id"])]
-        counts[agent_id] = counts.get(agent_id, 0) + row["tasks"]
-    return counts
-
-
-workload.counted_by(_running)
-
 urlpatterns = [
     path("tasks", Tasks.as_view()),
+    path("", include("tasks.submit_api")),
     path("tasks/<uuid:task_id>", OneTask.as_view()),
     path("tasks/<uuid:task_id>/cancel", CancelTask.as_view()),
     path("runs", Runs.as_view()),
@@ -252,4 +261,9 @@ urlpatterns = [
     path("runs/<uuid:run_id>/cancel", CancelRun.as_view()),
     path("", include("tasks.executor_api")),
     path("", include("tasks.control_api")),
+    path("", include("tasks.why_api")),
+    path("", include("tasks.shared_api")),
+    path("", include("tasks.messages_api")),
+    path("", include("tasks.records_api")),
+    path("", include("tasks.streams_api")),
 ]

@@ -11,5 +11,8 @@ class TasksConfig(AppConfig):
     name = "tasks"
 
     def ready(self) -> None:
-        """Listen to the agents floor; name what follows a transition."""
-        from tasks import following, receivers  # noqa: F401, PLC0415 - they need the models
+        """Listen to the agents floor and answer it; name what follows a transition."""
+        from agents import workload  # noqa: PLC0415 - all of them need the models
+        from tasks import following, receivers, workloads  # noqa: F401, PLC0415
+
+        workload.known_by(workloads.Workloads())

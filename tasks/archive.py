@@ -192,19 +192,20 @@ def _parts() -> Iterator[_Part]:
     """Yield all that belongs to a run: what is deleted with it, and its events."""
     yield _TASKS
     yield _Part("events", Event._meta.db_table, "id")  # noqa: SLF001 - Django's documented name
-    for name, table, column in _below(Run):
-        yield _Part(name, table, "id", run=sql.Identifier("x", column))
-    for name, table, column in _below(Task):
+    for name, table, column, order in _below(Run):
+        yield _Part(name, table, order, run=sql.Identifier("x", column))
+    for name, table, column, order in _below(Task):
         join = sql.SQL("JOIN tasks_task t ON t.id = {task}").format(
             task=sql.Identifier("x", column)
         )
-        yield _Part(name, table, "id", run=sql.SQL("t.run_id"), join=join)
+        yield _Part(name, table, order, run=sql.SQL("t.run_id"), join=join)
 
 
-def _below(model: type[models.Model]) -> Iterator[tuple[str, str, str]]:
-    """Yield (name, table, column) of what is deleted together with a row of the model."""
+def _below(model: type[models.Model]) -> Iterator[tuple[str, str, str, str]]:
+    """Yield (name, table, column, key) of what is deleted together with a row of the model."""
     for link in model._meta.related_objects:  # noqa: SLF001 - Django's documented name
         child: Any = link.related_model
         if link.on_delete is models.CASCADE and child not in (Run, Task):
             name, column = str(link.get_accessor_name()), str(link.field.column)
-            yield name, child._meta.db_table, column  # noqa: SLF001 - Django's documented name
+            meta = child._meta  # noqa: SLF001 - Django's documented name
+            yield name, meta.db_table, column, str(meta.pk.column)

@@ -10,6 +10,7 @@ from opscore.database import after_commit
 from opscore.durations import parse_duration
 from tasks import inbox, limits
 from tasks.held import Claimed
+from tasks.parking import parked
 from tasks.waits import RefusedError, queue, wait
 
 #: Takes the task and how many runs are above its own; its row is locked.
@@ -30,15 +31,25 @@ def body(uses: str) -> Callable[[Body], Body]:
     return register
 
 
-def enter(task: Claimed, depth: int, *, in_rate: bool = False) -> None:
-    """Begin a task whose row is locked. `in_rate`: it waited for its rate limit already.
+def enter(task: Claimed, depth: int, *, in_rate: bool = False, let_through: bool = False) -> None:
+    """Begin a task whose row is locked.
+
+    `in_rate`: it waited for its rate limit already; `let_through`: a breaker let it go.
 
     Raises ExpressionError, RefusedError.
     """
     if task.uses not in AT_AGENTS:
         _bodies[task.uses.partition(":")[0]](task, depth)
-    elif limits.admitted(task, in_rate=in_rate):
+    elif _may_begin(task, in_rate=in_rate, let_through=let_through):
         queue(task.id)
+
+
+def _may_begin(task: Claimed, *, in_rate: bool, let_through: bool) -> bool:
+    at = (task.id, task.project_id, task.flow.resources)
+    if not let_through:
+        return not parked(*at) and limits.admitted(task, in_rate=in_rate)
+    # Others may have taken its place while it waited for a limit.
+    return limits.admitted(task, in_rate=in_rate) and not parked(*at, let_through=True)
 
 
 @body("wait")

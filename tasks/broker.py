@@ -11,6 +11,7 @@ from django.conf import settings
 
 from opscore.celery import amqp_lengths
 from opscore.logs import get_logger
+from opscore.schedule import PLATFORM_QUEUE
 
 log = get_logger(__name__)
 
@@ -42,13 +43,34 @@ def lengths(queues: Iterable[str]) -> dict[str, int]:
         return {}
 
 
+def drop(names: Iterable[str]) -> None:
+    """Delete queues with all that lies in them; RabbitMQ lets those of single agents expire."""
+    names = list(names)
+    client = _client()
+    if client is None or not names:
+        return
+    try:
+        client.delete(*(each for name in names for each in _lists_of(name)))
+        # What kombu remembers of every queue that was ever declared.
+        client.srem(f"_kombu.binding.{PLATFORM_QUEUE}", *map(_binding_of, names))
+    except redis.RedisError as error:
+        log.warning("broker.away", error=str(error))
+
+
+def _lists_of(name: str) -> list[str]:
+    """Return the ten lists of a queue, one for each priority; kombu's name of the first is bare."""
+    return [name, *(f"{name}\x06\x16{priority}" for priority in range(1, 10))]
+
+
+def _binding_of(name: str) -> str:
+    return f"{name}\x06\x16\x06\x16{name}"
+
+
 def _redis_lengths(client: Any, queues: list[str]) -> dict[str, int]:
-    # Ten lists a queue, one for each priority; kombu's name for that of priority 0 is the bare one.
     with client.pipeline(transaction=False) as pipe:
         for name in queues:
-            pipe.llen(name)
-            for priority in range(1, 10):
-                pipe.llen(f"{name}\x06\x16{priority}")
+            for each in _lists_of(name):
+                pipe.llen(each)
         found = pipe.execute()
     return {name: sum(found[place * 10 : place * 10 + 10]) for place, name in enumerate(queues)}
 

@@ -47,5 +47,5 @@ def original(task: Claimed) -> dict[str, Any]:
         "inputs": dict(task.template),
         "retry": task.retry.as_dict(),
         "flow": task.flow.as_dict(),
-        "direct": not (task.flow.concurrency or task.flow.rate_limit) and task.uses == "agent",
+        "direct": not task.flow.is_limited and task.uses == "agent",
     }

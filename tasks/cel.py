@@ -36,6 +36,7 @@ from tasks.cel_words import Complaint, complaints, plain_words
 #: What an expression may read.
 ROOTS = (
     "inputs", "tasks", "run", "result", "item", "index", "iteration", "previous", "error",
+    "secrets",
 )  # fmt: skip
 MAX_CHARS = 4_000
 _SLICE = 250
@@ -256,6 +257,7 @@ def _environment() -> cel.Env:
         variables={
             "inputs": named,
             "tasks": kind.Map(kind.STRING, named),
+            "secrets": kind.Map(kind.STRING, kind.STRING),
             "run": kind.Map(kind.STRING, kind.STRING),
             "result": kind.DYN,
             "item": kind.DYN,

@@ -12,7 +12,7 @@ from opscore.database import query
 from opscore.errors import ConflictError, NotFoundError
 from opscore.logs import get_logger
 from opscore.models import Event, Project
-from tasks import deciding, limits
+from tasks import backlog, deciding, limits
 from tasks.aftermath import Aftermath, tell
 from tasks.claims import let_go
 from tasks.dispatch import Ready, advance
@@ -138,6 +138,7 @@ def pause_run(run_id: UUID, actor: str = "") -> None:
     """
     if not query(runs.PAUSE_RUN, {"id": run_id}):
         _demand(run_id, "paused")
+    backlog.set_aside(run=run_id)
     _note(run_id, "run.paused", actor)
     for child in query(_CHILDREN, {"id": run_id}):
         _quietly(pause_run, child["id"], actor)
@@ -177,6 +178,7 @@ def pause(project: Project, workflow: str = "", *, actor: str = "", reason: str 
     Pause.objects.get_or_create(
         project=project, workflow=workflow, defaults={"paused_by": actor, "reason": reason}
     )
+    backlog.set_aside(project=project.pk)
 
 
 def resume(project: Project, workflow: str = "") -> None:

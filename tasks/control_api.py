@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
+import django_filters
 from django.db.models import QuerySet
 from django.http import Http404
 from django.urls import path
@@ -18,11 +19,16 @@ from rest_framework.response import Response
 from opscore import keys
 from opscore.api.auth import key_of
 from opscore.api.endpoint import Endpoint, Listing, StrictSerializer, path_of
-from opscore.api.idempotency import idempotent
-from opscore.api.schema import name_enum
+from opscore.api.schema import FIELDS, name_enum
 from tasks import control, inbox, reruns
 from tasks.models import Pause, Run, Signal, Task
-from tasks.serializers import RunDetailSerializer, TaskDetailSerializer, run_shown, task_shown
+from tasks.serializers import (
+    RUN_SHOWN,
+    RunDetailSerializer,
+    TaskDetailSerializer,
+    run_shown,
+    task_shown,
+)
 
 name_enum("ApprovalDecision", inbox.DECISIONS)
 
@@ -31,23 +37,27 @@ name_enum("ApprovalDecision", inbox.DECISIONS)
 class PauseRun(Endpoint):
     """Pause of one run."""
 
-    @extend_schema(request=None, responses=RunDetailSerializer)
+    shows = RUN_SHOWN
+
+    @extend_schema(request=None, responses=RunDetailSerializer, parameters=[FIELDS])
     def post(self, request: Request, run_id: UUID) -> Response:
         """Start nothing new in the run and the runs below it; what runs goes on. 409: ended."""
         run_of(self, run_id)
         control.pause_run(run_id, actor=self.actor)
-        return Response(run_shown(run_of(self, run_id)))
+        return Response(run_shown(run_of(self, run_id), self.only))
 
 
 class ResumeRun(Endpoint):
     """End of a run's pause."""
 
-    @extend_schema(request=None, responses=RunDetailSerializer)
+    shows = RUN_SHOWN
+
+    @extend_schema(request=None, responses=RunDetailSerializer, parameters=[FIELDS])
     def post(self, request: Request, run_id: UUID) -> Response:
         """Let a paused run go on at once. 409 when it is neither paused nor running."""
         run_of(self, run_id)
         control.resume_run(run_id, actor=self.actor)
-        return Response(run_shown(run_of(self, run_id)))
+        return Response(run_shown(run_of(self, run_id), self.only))
 
 
 class PauseSerializer(serializers.ModelSerializer[Pause]):
@@ -78,7 +88,6 @@ class Pauses(Listing):
         return Pause.objects.filter(project=self.project)
 
     @extend_schema(request=PauseBodySerializer, responses={201: PauseSerializer})
-    @idempotent
     def post(self, request: Request) -> Response:
         """Pause all runs of a workflow, present and future ones, or everything."""
         said = self.checked(PauseBodySerializer)
@@ -122,8 +131,11 @@ class RerunSerializer(StrictSerializer):
 class Rerun(Endpoint):
     """Another run of the same graph."""
 
-    @extend_schema(request=RerunSerializer, responses={201: RunDetailSerializer})
-    @idempotent
+    shows = RUN_SHOWN
+
+    @extend_schema(
+        request=RerunSerializer, responses={201: RunDetailSerializer}, parameters=[FIELDS]
+    )
     def post(self, request: Request, run_id: UUID) -> Response:
         """Start an ended run again as a new run that keeps the results above. 409: it lives."""
         run_of(self, run_id)
@@ -132,7 +144,7 @@ class Rerun(Endpoint):
             run_id, keys=said.get("from"), inputs=said.get("inputs"), actor=self.actor
         )
         headers = {"Location": path_of(request, "runs", run.pk)}
-        return Response(run_shown(run), status=201, headers=headers)
+        return Response(run_shown(run, self.only), status=201, headers=headers)
 
 
 class RedriveSerializer(StrictSerializer):
@@ -168,7 +180,6 @@ class Redrive(Endpoint):
     """Failed runs, started again in bulk."""
 
     @extend_schema(request=RedriveSerializer, responses={201: RedrivenRunsSerializer})
-    @idempotent
     def post(self, request: Request) -> Response:
         """Start failed runs again, each once, oldest first, each from what failed in it."""
         said = self.checked(RedriveSerializer)
@@ -224,7 +235,6 @@ class SendSignal(Endpoint):
     """Signals to one run."""
 
     @extend_schema(request=OpenApiTypes.ANY, responses={201: SentSignalSerializer})
-    @idempotent
     def post(self, request: Request, run_id: UUID, name: str) -> Response:
         """Tell the run something: one task that waits for this name, now or later, takes it.
 
@@ -276,10 +286,22 @@ class ApprovalSerializer(serializers.ModelSerializer[Task]):
         fields = ["task_id", "run_id", "workflow", "key", "message", "role", "since", "expires_at"]
 
 
+class ApprovalFilter(django_filters.FilterSet):
+    """Filters of the list of approvals."""
+
+    run = django_filters.UUIDFilter(field_name="run_id")
+    workflow = django_filters.CharFilter(field_name="run__workflow")
+
+    class Meta:
+        model = Task
+        fields: list[str] = []
+
+
 class Approvals(Listing):
     """What waits for a decision."""
 
     serializer_class = ApprovalSerializer
+    filterset_class = ApprovalFilter
 
     def newest(self) -> QuerySet[Any]:
         """Return the project's tasks that wait for an approval."""

@@ -168,4 +168,6 @@ def go_on(task_id: UUID) -> None:
 def _again(row: Row) -> None:
     # A start that was reserved and is past by more than a tick would make a burst with others.
     in_rate = row["waits_for"] == "rate" and not row["late"]
-    _or_fail(row, lambda: enter(claimed(row), row["depth"], in_rate=in_rate))
+    # A rate limit comes after the breaker: what waited for it was let through.
+    passed = row["waits_for"] in ("breaker", "rate")
+    _or_fail(row, lambda: enter(claimed(row), row["depth"], in_rate=in_rate, let_through=passed))

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import enum
-import os
 import time
 import traceback
-from collections.abc import Callable, Collection
-from random import Random
-from typing import Any, TypeVar
+from collections.abc import Collection
+from typing import Any
 from uuid import UUID
 
 import structlog
@@ -20,18 +18,16 @@ from opscore.database import query, release
 from opscore.errors import ConflictError
 from opscore.logs import get_logger
 from tasks import tasklogs
-from tasks.claims import beat, claim, expression_failure, let_go
+from tasks.claims import beat, claim, expression_failure, let_go, spent
 from tasks.expressions import ExpressionError
+from tasks.handler_exchange import Exchange
 from tasks.held import Claimed
+from tasks.patience import patiently
 from tasks.reports import UnusableError, complete_claimed, fail
 from tasks.transitions import repairs
 
 log = get_logger(__name__)
-_rng = Random()  # noqa: S311 - jitter, no secret
-T = TypeVar("T")
 
-#: How long a worker waits for its database before it gives up; its task is then given back.
-PATIENCE_S = 60.0
 #: How often a transactional handler is run when the database breaks its transaction.
 _TRANSACTION_TRIES = 3
 #: A handler may ask often whether it was cancelled; the database is asked this often.
@@ -86,16 +82,15 @@ def _claim(task_id: UUID, attempt: int, life: Life) -> Claimed | None:
     # so if the session holds the task and no thread here executes it, that is what happened.
     def again() -> Claimed | None:
         if task_id not in _executing:
-            query(repairs.UNCLAIM, {"id": task_id, "session": life.session_id})
+            query(repairs.UNCLAIM, {"id": task_id, "session": life.session_id, "fence": None})
         return claim(task_id, attempt, life.session_id)
 
     return patiently(again)
 
 
 def _stale(task_id: UUID) -> Outcome:
-    rows = patiently(lambda: query(_STATUS, {"id": task_id}))
-    over = rows and rows[0]["status"] == "completed"
-    return Outcome.COMPLETED if over else Outcome.STALE
+    status = patiently(lambda: spent(task_id))
+    return Outcome.COMPLETED if status == "completed" else Outcome.STALE
 
 
 def _perform(task: Claimed, life: Life, carried: Collection[int]) -> Outcome:
@@ -126,8 +121,9 @@ def _run_handler(task: Claimed, life: Life, carried: Collection[int]) -> bool:
         raise HandlerError(
             f"agent {life.agent} has no handler for {task.capability!r}", type="no_handler"
         )
-    context = _context(task)
-    if isinstance(handler, Registered) and handler.transactional:
+    in_transaction = isinstance(handler, Registered) and handler.transactional
+    context = _context(task, Exchange(task, life, in_transaction=in_transaction))
+    if in_transaction:
         return _run_in_transaction(task, handler, context, carried)
     result = _call(handler, context)
     return patiently(lambda: complete_claimed(task, result, carried))
@@ -180,7 +176,7 @@ def _described(error: BaseException) -> dict[str, Any]:
     }
 
 
-def _context(task: Claimed) -> Context:
+def _context(task: Claimed, exchange: Exchange) -> Context:
     return Context(
         task_id=task.id,
         run_id=task.run_id,
@@ -192,6 +188,8 @@ def _context(task: Claimed) -> Context:
         timeout_s=task.timeout_s,
         write_log=_Log(task),
         ask_cancelled=_Cancelled(task),
+        shared=exchange,
+        post=exchange,
     )
 
 
@@ -206,7 +204,8 @@ class _Log:
         if not self._open:
             return
         try:
-            self._open = tasklogs.append(self._task.id, self._task.attempt, [(stream, text)])
+            task = self._task
+            self._open = tasklogs.append(task.project_id, task.id, task.attempt, [(stream, text)])
         except (OperationalError, InterfaceError):
             # A log line is not worth the task.
             release()
@@ -229,27 +228,3 @@ class _Cancelled:
         except (OperationalError, InterfaceError):
             release()
         return self._answer
-
-
-def patiently(action: Callable[[], T], patience_s: float = PATIENCE_S) -> T:
-    """Do a database action, again and again while the database is away.
-
-    Each statement of the engine is a transaction guarded by a fence, so repeating one whose
-    answer was lost changes nothing twice. Ends the process when patience is over: its session
-    then ends, and what it holds runs elsewhere.
-    """
-    deadline = time.monotonic() + patience_s
-    delay_s = 0.1
-    while True:
-        try:
-            return action()
-        except (OperationalError, InterfaceError) as error:
-            release()
-            if time.monotonic() > deadline:
-                log.critical("database.away", error=str(error))
-                os._exit(os.EX_TEMPFAIL)
-        time.sleep(_rng.uniform(delay_s / 2, delay_s))
-        delay_s = min(delay_s * 2, 2.0)
-
-
-_STATUS = "SELECT status, fence FROM tasks_task WHERE id = %(id)s"

@@ -31,6 +31,7 @@ _ONLY = {
     "iteration": "`iteration` is known only in the `with` and `until` of a task with `repeat`",
     "previous": "`previous` is known only in the `with` and `until` of a task with `repeat`",
     "error": "`error` is known only in `catch`; use tasks.<key>.error",
+    "secrets": "`secrets` are known only in the `with` of tasks that agents do",
 }
 
 
@@ -151,8 +152,10 @@ class _Check:
 
     def _path(self, path: Path) -> str | None:
         root, steps = path
-        if root in _ONLY:
-            return None if root in self._names.own else _ONLY[root]
+        if root in _ONLY and root not in self._names.own:
+            return _ONLY[root]
+        if root == "secrets" and not steps:
+            return "the secret must be written out, as in secrets.TOKEN"
         judge = {"tasks": self._task, "inputs": self._input, "run": self._run}.get(root)
         return judge(steps) if judge else None
 

@@ -116,12 +116,28 @@ class Flow(Value):
     undo: Undo | None = None
     concurrency: Concurrency | None = None
     rate_limit: RateLimit | None = None
+    resources: tuple[str, ...] = ()
+    """What it uses outside: each name has a circuit breaker."""
     queue_timeout_s: float | None = None
     """Longest wait for an agent, from ready to claimed."""
     heartbeat_s: float | None = None
     """Longest silence of a running attempt."""
+    prefers: Mapping[str, int] = field(default_factory=dict)
+    """Label -> how much an agent with it is wanted, -100 to 100; it never holds the task up."""
+    sticky: str = ""
+    """Template of a key: its tasks go to the same agent while that lives."""
     block: Mapping[str, Any] | None = None
     """The body is this definition (`tasks`, `outputs`), run as a sub-run."""
+
+    @property
+    def wishes(self) -> bool:
+        """Tell whether the task chooses among the agents that may do it."""
+        return bool(self.prefers or self.sticky)
+
+    @property
+    def is_limited(self) -> bool:
+        """Tell whether something beside its agents says when it may start."""
+        return bool(self.concurrency or self.rate_limit or self.resources)
 
 
 _NESTED: dict[str, type[Value]] = {
@@ -131,7 +147,7 @@ _NESTED: dict[str, type[Value]] = {
     "concurrency": Concurrency,
     "rate_limit": RateLimit,
 }
-_TUPLES = {"on", "unless", "requires"}
+_TUPLES = {"on", "unless", "requires", "resources"}
 
 
 def _nested(name: str, value: Any) -> Any:

@@ -8,9 +8,11 @@ from uuid import UUID
 
 from opscore.database import query
 from opscore.logs import get_logger
-from tasks import control, deciding, epilogue, items, limits, subruns
+from tasks import control, deciding, epilogue, items, limits, outcomes, subruns
 from tasks.aftermath import Aftermath, followed_by
+from tasks.claims import expression_failure
 from tasks.dispatch import Ready, advance
+from tasks.reports import fail_queued
 from tasks.signals import run_ended
 from tasks.states import RUN
 from tasks.transitions import repairs
@@ -22,6 +24,8 @@ def follow(news: Aftermath) -> None:
     """Go on with everything that the transition made possible."""
     for task_id in news.due:
         resume(task_id)
+    for task_id, fence, error in news.misaddressed:
+        fail_queued(task_id, fence, expression_failure(error), outcome="failed")
     deciding.settle(news.undecided)
     for task_id in news.containers:
         items.gather(task_id)
@@ -31,6 +35,8 @@ def follow(news: Aftermath) -> None:
         control.cancel_runs_below(task_id)
     for run in news.ended_runs:
         after_run(run)
+    if news.outcomes:
+        outcomes.note(news.outcomes)
 
 
 def resume(task_id: UUID) -> None:

@@ -43,8 +43,7 @@ class Node:
     @property
     def is_direct(self) -> bool:
         """Tell whether its work may be queued as soon as it is decided."""
-        limited = self.flow.concurrency or self.flow.rate_limit
-        return self.uses in ("agent", "end") and not limited
+        return self.uses in ("agent", "end") and not self.flow.is_limited
 
     @property
     def is_plain(self) -> bool:
@@ -155,7 +154,7 @@ def references_in(node: Node) -> frozenset[str]:
     """Return the keys of the tasks that any expression of a node reads."""
     flow = node.flow
     limits = [limit.key for limit in (flow.concurrency, flow.rate_limit) if limit]
-    templates: list[Any] = [node.inputs, node.outputs or {}, flow.for_each, *limits]
+    templates: list[Any] = [node.inputs, node.outputs or {}, flow.for_each, flow.sticky, *limits]
     if flow.catch:
         templates += [flow.catch.inputs, flow.catch.result]
     if flow.undo:

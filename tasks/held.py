@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 from uuid import UUID
 
 from opscore.database import query
+from tasks import confidential
 from tasks.expressions import render
 from tasks.flow import Flow
 from tasks.payloads import load
@@ -48,9 +51,19 @@ class Claimed:
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """The task's `with`, expressions evaluated. Raises ExpressionError."""
-        rendered: dict[str, Any] = render(self.template, self.scope)
+        """The task's `with`, expressions evaluated. Raises ExpressionError, SealedError."""
+        scope = {**self.scope, "secrets": self._secrets} if self._secrets else self.scope
+        rendered: dict[str, Any] = render(self.template, scope)
         return rendered
+
+    @cached_property
+    def _secrets(self) -> Mapping[str, str]:
+        # What others than agents get is kept in rows that people read.
+        return confidential.values_for(self.project_id, self.template) if self._is_work else {}
+
+    @property
+    def _is_work(self) -> bool:
+        return self.uses == "agent"
 
     @property
     def tries(self) -> int:
@@ -65,6 +78,12 @@ class Claimed:
         iteration = self.names.get("iteration", 1)
         return "" if iteration == 1 else str(iteration)
 
+    @property
+    def traceparent(self) -> str:
+        """W3C trace context: a trace for each run, a span for each attempt."""
+        span = hashlib.sha256(f"{self.id}/{self.fence}".encode()).hexdigest()[:16]
+        return f"00-{self.run_id.hex}-{span}-01"
+
     def as_dict(self) -> dict[str, Any]:
         """Return what an executor over HTTP gets."""
         return {
@@ -78,6 +97,7 @@ class Claimed:
             "timeout_s": self.timeout_s,
             "inputs": self.inputs,
             "idempotency_key": f"{self.id}/{self.turn}" if self.turn else str(self.id),
+            "traceparent": self.traceparent,
         }
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from agents import queues
 from opscore.config import load_config
 from opscore.database import query
-from tasks import steps
+from tasks import broker, messages, steps
 from tasks.archive import BY_REFERENCE
 from tasks.retention import delete_old_runs
 
@@ -46,8 +47,27 @@ RETURNING id
 """
 
 
+# Whoever comes again after that long may as well be bound to another agent.
+_STICKY = """
+DELETE FROM tasks_sticky WHERE id IN (
+  SELECT id FROM tasks_sticky WHERE used_at < now() - interval '7 days'
+   LIMIT %(limit)s
+     FOR UPDATE SKIP LOCKED)
+RETURNING id
+"""
+
+# Of the last day: what ended before that was seen by an earlier call.
+_DEPARTED = """
+SELECT DISTINCT s.agent_id FROM agents_agentsession s
+ WHERE s.ended_at BETWEEN now() - interval '1 day' AND now() - interval '1 minute'
+   AND cardinality(s.queues) > 0
+   AND NOT EXISTS (SELECT FROM agents_agentsession o
+                    WHERE o.agent_id = s.agent_id AND o.ended_at IS NULL)
+"""
+
+
 def clean_up() -> None:
-    """Delete old runs, expired answers, payloads without a task and rate windows that have passed.
+    """Delete what is old: runs, messages, answers, rate windows, sticky keys, lost payloads.
 
     Any number of these at once are harmless.
     """
@@ -70,9 +90,27 @@ def forget_windows() -> bool:
     return len(query(_WINDOWS, {"limit": BATCH})) == BATCH
 
 
+def forget_bindings() -> bool:
+    """Delete sticky keys that nobody used for a week; return whether there may be more."""
+    return len(query(_STICKY, {"limit": BATCH})) == BATCH
+
+
+def drop_queues() -> bool:
+    """Drop the queues of agents that are gone, with the stale hints in them."""
+    broker.drop([queues.own(row["agent_id"]) for row in query(_DEPARTED, {})])
+    return False
+
+
+def expire_messages() -> None:
+    """Delete the messages that are done or too old, and tell of those that nobody read."""
+    steps.run((messages.delete_done,))
+
+
 STEPS: tuple[steps.Step, ...] = (
     forget_answers,
     delete_old_runs,
     delete_payloads,
     forget_windows,
+    forget_bindings,
+    drop_queues,
 )

@@ -45,6 +45,12 @@ def find_stuck() -> None:
     stuck.find_stuck()
 
 
+@app.task(name="tasks.expire_messages")
+def expire_messages() -> None:
+    """Delete messages whose time is over, and tell of them."""
+    housekeeping.expire_messages()
+
+
 @app.task(name="tasks.clean_up")
 def clean_up() -> None:
     """Delete what is no longer needed, in bounded batches."""

@@ -13,6 +13,7 @@ from tasks.endings import end_task
 from tasks.expressions import render
 from tasks.flow import Concurrency
 from tasks.held import Claimed
+from tasks.parking import parked
 from tasks.transitions import runs
 from tasks.waits import RefusedError, queue, wait
 
@@ -95,7 +96,7 @@ def admitted(task: Claimed, *, in_rate: bool) -> bool:
         key = str(render(rate.key, task.scope))
         wait_s = reserve(task.project_id, key, rate.limit, rate.per_s)
         if wait_s > 0:
-            wait(task.id, "rate", wake_s=wait_s)
+            wait(task.id, "rate", wake_s=wait_s, names={"rate": key})
             return False
     if task.flow.concurrency:
         _want_slot(task, task.flow.concurrency)
@@ -158,7 +159,9 @@ def admit(project_id: int, key: str) -> None:
             found = query(runs.ADMISSIBLE_TASK, place)
             if not found:
                 return
-            queue(found[0]["id"])
+            task = found[0]
+            if not parked(task["id"], project_id, task["resources"] or (), let_through=True):
+                queue(task["id"])
 
 
 def admit_runs(project_id: int, key: str) -> list[Row]:

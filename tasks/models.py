@@ -9,8 +9,27 @@ from django.db.models.functions import Now
 
 from opscore.ids import uuid7
 from opscore.models import Project
+from tasks.bindings import Sticky, Turn
+from tasks.exchange import Message, SharedEntry, SharedTotal
 from tasks.flow import JOINS
 from tasks.states import RUN, TASK
+from tasks.task_indexes import ITEMS, TURNS
+
+__all__ = [
+    "Attempt",
+    "Message",
+    "Pause",
+    "Payload",
+    "RateWindow",
+    "Run",
+    "SharedEntry",
+    "SharedTotal",
+    "Signal",
+    "Sticky",
+    "Task",
+    "TaskLog",
+    "Turn",
+]
 
 
 class Run(models.Model):
@@ -38,6 +57,12 @@ class Run(models.Model):
     rerun_of = models.UUIDField(null=True, blank=True)
     concurrency = models.JSONField(null=True, blank=True, help_text="key, limit, on_conflict")
     limit_key = models.CharField(max_length=300, blank=True)
+    fairness_key = models.CharField(
+        max_length=100,
+        blank=True,
+        db_default="",
+        help_text="Whose work it is: where several wait for the same agents, these take turns",
+    )
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     completed_at = models.DateTimeField(null=True, blank=True)
 
@@ -49,6 +74,11 @@ class Run(models.Model):
         indexes = [
             models.Index(fields=["project", "-id"], name="run_recent"),
             models.Index(fields=["workflow", "-id"], name="run_workflow"),
+            models.Index(
+                fields=["project", "-id"],
+                name="run_bad",
+                condition=Q(status__in=["failed", "cancelled"]),
+            ),
             # The stuck-run detector and every question about live runs read only these rows.
             models.Index(
                 fields=["id"],
@@ -149,11 +179,20 @@ class Task(models.Model):
     result_ref = models.UUIDField(null=True, blank=True, help_text="A Payload, for large results")
     outputs = models.JSONField(null=True, blank=True)
     error = models.JSONField(null=True, blank=True)
+    for_agent = models.UUIDField(null=True, blank=True, help_text="Addressed to it; queued only")
+    for_until = models.DateTimeField(
+        null=True, blank=True, help_text="From then on anybody may take it"
+    )
+    routing = models.JSONField(null=True, blank=True, help_text="How its agent was chosen")
     session_id = models.UUIDField(null=True, blank=True)
     lease_until = models.DateTimeField(null=True, blank=True, help_text="Deadline of this attempt")
     wake_at = models.DateTimeField(null=True, blank=True)
     hinted_at = models.DateTimeField(null=True, blank=True)
     hints = models.SmallIntegerField(default=0)
+    # Its place in its queue, while it is held back there; see tasks.transitions.turns.
+    tenant = models.CharField(max_length=100, blank=True, db_default="", editable=False)
+    tenant_turn = models.BigIntegerField(db_default=0, editable=False)
+    run_turn = models.BigIntegerField(db_default=0, editable=False)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     ready_at = models.DateTimeField(null=True, blank=True)
     started_at = models.DateTimeField(null=True, blank=True)
@@ -199,22 +238,6 @@ class Task(models.Model):
                 condition=Q(status__in=["cancelled", "waiting"], lease_until__isnull=False),
             ),
             models.Index(
-                fields=["parent_id"],
-                name="task_items",
-                condition=Q(parent_id__isnull=False),
-            ),
-            models.Index(
-                fields=["parent_id", "status"],
-                name="task_items_open",
-                condition=Q(parent_id__isnull=False)
-                & ~Q(status__in=["completed", "failed", "cancelled", "skipped"]),
-            ),
-            models.Index(
-                fields=["parent_id", "item_index"],
-                name="task_items_bad",
-                condition=Q(parent_id__isnull=False) & Q(status__in=["failed", "cancelled"]),
-            ),
-            models.Index(
                 fields=["project", "limit_key"],
                 name="task_limited",
                 condition=~Q(limit_key="")
@@ -235,9 +258,17 @@ class Task(models.Model):
                 name="task_poll",
                 condition=Q(status="queued"),
             ),
+            *ITEMS,
+            *TURNS,
             # END-SESSION and "busy" look up what a session holds.
             models.Index(fields=["session_id"], name="task_held", condition=Q(status="running")),
             models.Index(fields=["project", "-id"], name="task_recent"),
+            # Lists of what went wrong: few rows of many, and written only then.
+            models.Index(
+                fields=["project", "-id"],
+                name="task_bad",
+                condition=Q(status__in=["failed", "cancelled"]),
+            ),
         ]
 
     def __str__(self) -> str:
@@ -280,6 +311,19 @@ class TaskLog(models.Model):
 
     def __str__(self) -> str:
         return self.text[:80]
+
+
+class TaskProgress(models.Model):
+    """How far a task's attempt is, as its agent said last; apart, so that the task's row rests."""
+
+    task = models.OneToOneField(Task, models.CASCADE, primary_key=True, related_name="progress")
+    attempt = models.IntegerField()
+    fraction = models.FloatField(null=True, blank=True, help_text="0 to 1; null: unknown")
+    message = models.CharField(max_length=500, blank=True)
+    updated_at = models.DateTimeField(db_default=Now())
+
+    def __str__(self) -> str:
+        return f"{self.task_id}: {self.fraction} {self.message}"
 
 
 class Payload(models.Model):

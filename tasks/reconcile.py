@@ -5,18 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from uuid import UUID
 
-from django.db import transaction
-
 from agents import sessions
 from opscore.config import load_config
 from opscore.database import Row, query, release
 from opscore.errors import ConflictError
 from opscore.logs import get_logger
-from tasks import broker, control, deciding, epilogue, inbox, items, limits, steps, subruns
-from tasks.dispatch import Ready, advance
+from tasks import (
+    backlog,
+    broker,
+    control,
+    deciding,
+    epilogue,
+    inbox,
+    items,
+    limits,
+    losses,
+    parking,
+    steps,
+    subruns,
+)
+from tasks.dispatch import Ready, advance, refill
 from tasks.models import Task
-from tasks.reports import fail, give_up
-from tasks.transitions import repairs, runs, work
+from tasks.reports import fail, fail_queued, give_up
+from tasks.transitions import addressing, repairs, runs, work
 
 log = get_logger(__name__)
 
@@ -47,7 +58,7 @@ def give_back(session_ids: Sequence[UUID] | None) -> bool:
         log.warning(
             "task.lost", task=lost["id"], run=lost["run_id"], key=lost["key"], losses=lost["losses"]
         )
-    advance([Ready.of(lost) for lost in row["ready"]])
+    advance([Ready.of(lost) for lost in row["ready"]], again=True)
     for task_id, fence in row["poison"]:
         _guarded(_fail_poison, UUID(task_id), fence)
     return len(row["ready"]) + len(row["poison"]) >= BATCH
@@ -60,6 +71,11 @@ def _fail_poison(task_id: UUID, fence: int) -> None:
         give_up(task_id, fence, {"type": "lost", "message": message}, outcome="lost")
     except ConflictError:
         log.debug("poison.moved_on", task=str(task_id))
+
+
+def free_addressed() -> bool:
+    """Send on what was addressed to agents that are gone, or that did not take it in time."""
+    return _hint(addressing.FORSAKEN, {"limit": BATCH}, again=True)
 
 
 def fail_overdue() -> bool:
@@ -101,10 +117,13 @@ def fail_queued_too_long() -> bool:
 
 def _fail_queued(row: Row) -> None:
     message = f"no agent took it within {row['queue_timeout_s']:g} s"
-    with transaction.atomic():
-        for taken in query(repairs.TAKE_BACK, {"id": row["id"], "fence": row["fence"]}):
-            error = {"type": "queue_timeout", "message": message}
-            fail(row["id"], taken["fence"], error, outcome="timeout", waiting=True)
+    error = {"type": "queue_timeout", "message": message}
+    fail_queued(row["id"], row["fence"], error, outcome="timeout")
+
+
+def give_back_unnamed() -> bool:
+    """Give back what polling agents hold without ever naming it."""
+    return losses.give_back_unnamed()
 
 
 def force_cancelled() -> bool:
@@ -115,6 +134,11 @@ def force_cancelled() -> bool:
 def wake_retries() -> bool:
     """Queue the retries whose backoff is over."""
     return _hint(repairs.WAKE, {"limit": BATCH, "id": None})
+
+
+def settle_breakers() -> bool:
+    """Let probes through, park before open breakers and let go behind closed ones."""
+    return parking.settle()
 
 
 def end_waits() -> bool:
@@ -167,6 +191,7 @@ def notice_broker_loss() -> bool:
 def repeat_hints() -> bool:
     """Send again what is queued and was not taken for too long."""
     stale_s = load_config().hint_stale_s
+    backlog.set_aside(older_s=stale_s, limit=BATCH)
     queued = {
         row["queue"]: row["tasks"] for row in query(repairs.STALE_QUEUES, {"stale_s": stale_s})
     }
@@ -178,8 +203,14 @@ def repeat_hints() -> bool:
         repairs.REHINT,
         {"limit": BATCH, "stale_s": stale_s, "held": held, "run": None, "project": None},
     )
-    advance([Ready.of(row) for row in rows if not row["held"]])
+    advance([Ready.of(row) for row in rows if not row["held"]], again=True)
     return len(rows) >= BATCH
+
+
+def fill_windows() -> bool:
+    """Hint what is held back in queues that have room for it."""
+    refill(backlog.held_back(sessions.served_slots()))
+    return False
 
 
 def finish_cancels() -> bool:
@@ -189,22 +220,27 @@ def finish_cancels() -> bool:
     return False
 
 
-def _hint(statement: str, params: dict[str, object]) -> bool:
+def _hint(statement: str, params: dict[str, object], *, again: bool = False) -> bool:
     rows = query(statement, params)
-    advance([Ready.of(row) for row in rows])
+    advance([Ready.of(row) for row in rows], again=again)
     return len(rows) >= BATCH
 
 
 STEPS: tuple[steps.Step, ...] = (
     give_back_lost,
+    free_addressed,
     fail_overdue,
+    # After what is overdue: that fails, as an attempt.
+    give_back_unnamed,
     fail_queued_too_long,
     force_cancelled,
     wake_retries,
+    settle_breakers,
     end_waits,
     decide_left_over,
     follow_up,
     notice_broker_loss,
     repeat_hints,
+    fill_windows,
     finish_cancels,
 )

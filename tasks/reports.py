@@ -11,10 +11,11 @@ from uuid import UUID
 
 from django.db import transaction
 
+from opscore import vault
 from opscore.database import query
 from opscore.errors import ConflictError
 from opscore.logs import get_logger
-from tasks import catches
+from tasks import catches, outcomes
 from tasks.aftermath import Aftermath, tell
 from tasks.dispatch import Ready, advance
 from tasks.endings import end_task
@@ -22,7 +23,7 @@ from tasks.expressions import ExpressionError, evaluate, render
 from tasks.held import Claimed, held
 from tasks.results import ResultError, encode, storable, store
 from tasks.retries import Retry, RetryPolicy, decide
-from tasks.transitions import work
+from tasks.transitions import repairs, work
 
 log = get_logger(__name__)
 _rng = Random()  # noqa: S311 - jitter, no secret
@@ -68,11 +69,13 @@ def complete(task_id: UUID, fence: int, result: Any) -> None:
 
 
 def complete_claimed(task: Claimed, result: Any, carried: Collection[int] = ()) -> bool:
-    """Record the result of a claimed attempt and hint what it releases, but for `carried`.
+    """Record the result of a claimed attempt, secrets masked, and hint what it releases, but
+    for `carried`.
 
     Returns False when the task repeats: it is not done yet. Raises ConflictError when the fence
     is old, UnusableError when the result cannot be kept.
     """
+    result = vault.redactor(task.project_id).data(result)
     if task.flow.repeat and _repeats(task, result):
         return False
     if not complete_many([prepare(task, result)], carried):
@@ -164,6 +167,7 @@ def complete_many(reports: Sequence[Report], carried: Collection[int] = ()) -> s
             containers=row["parents"],
             freed=[(project, key) for project, key in row["freed"]],
             ended_runs=row["ended"],
+            outcomes=outcomes.completed(row["used"]),
         )
     )
     return {UUID(task_id) for task_id in row["done"]}
@@ -186,6 +190,7 @@ def fail(
     if not rows:
         raise ConflictError(REFUSED)
     row = rows[0]
+    error = vault.redactor(row["project_id"]).data(error)
     verdict = decide(
         RetryPolicy.from_dict(row["retry"]),
         attempt=row["tries"],
@@ -193,10 +198,13 @@ def fail(
         rng=_rng,
         age_s=row["age_s"] or 0.0,
     )
+    goes_on = isinstance(verdict, Retry)
     if isinstance(verdict, Retry):
         _park(task_id, fence, verdict.delay_s, outcome=outcome, error=error)
-        return True
-    return give_up(task_id, fence, error, outcome=outcome)
+    else:
+        goes_on = give_up(task_id, fence, error, outcome=outcome)
+    tell(Aftermath(outcomes=outcomes.failed(row, error, outcome)))
+    return goes_on
 
 
 def give_up(task_id: UUID, fence: int, error: Mapping[str, Any], *, outcome: str) -> bool:
@@ -217,6 +225,13 @@ def give_up(task_id: UUID, fence: int, error: Mapping[str, Any], *, outcome: str
     ):
         raise ConflictError(REFUSED)
     return False
+
+
+def fail_queued(task_id: UUID, fence: int, error: Mapping[str, Any], *, outcome: str) -> None:
+    """Fail a queued task that must not be taken any more; harmless when somebody took it."""
+    with transaction.atomic():
+        for taken in query(repairs.TAKE_BACK, {"id": task_id, "fence": fence}):
+            fail(task_id, taken["fence"], error, outcome=outcome, waiting=True)
 
 
 def _caught(task: Claimed, error: Mapping[str, Any], outcome: str) -> bool:
@@ -327,7 +342,8 @@ SELECT project_id, 'task.caught', run_id, id, '', %(error)s::jsonb FROM caught
 
 # `age_s`: since the first try of this iteration began.
 _POLICY = """
-SELECT t.retry::json, t.attempt - t.tried_before AS tries,
+SELECT t.retry::json, t.attempt - t.tried_before AS tries, t.status, t.project_id, t.session_id,
+       t.started_at, (t.flow->'resources')::json AS resources,
        extract(epoch FROM now() - least(t.started_at, (
          SELECT min(a.started_at) FROM tasks_attempt a
           WHERE a.task_id = t.id AND a.number > t.tried_before)))::float AS age_s

@@ -32,14 +32,14 @@ SELECT id, number, key, status, successors, in_degree, is_sink, plain, phase, na
 _COPY_RUN = """
 INSERT INTO tasks_run (id, project_id, workflow, version, workflow_version_id, status, inputs,
                        priority, task_count, open_sinks, phase, epilogue, parent_task_id, depth,
-                       rerun_of, concurrency, limit_key)
+                       rerun_of, concurrency, limit_key, fairness_key)
 SELECT %(new)s, project_id, workflow, version, workflow_version_id,
        CASE WHEN limit_key = '' THEN 'running' ELSE 'created' END,
        COALESCE(%(inputs)s::jsonb, inputs), priority, task_count, %(sinks)s, 'main',
        -- Not the old run's: one that was cancelled by force has lost it.
        EXISTS (SELECT FROM tasks_task WHERE run_id = %(old)s
                 AND (phase = 'finally' OR flow ? 'undo')),
-       NULL, 0, id, concurrency, limit_key
+       NULL, 0, id, concurrency, limit_key, fairness_key
   FROM tasks_run WHERE id = %(old)s
 """
 
@@ -70,7 +70,10 @@ SELECT x.id, t.project_id, %(new)s, t.number, t.key,
        CASE WHEN x.keep THEN t.outputs END, CASE WHEN x.keep THEN t.error END,
        CASE WHEN x.keep THEN t.ready_at WHEN x.status = 'queued' THEN clock_timestamp() END,
        CASE WHEN x.keep THEN t.started_at END, CASE WHEN x.keep THEN t.completed_at END,
-       CASE WHEN x.status = 'queued' THEN now() END, 0
+       -- A run that may have to wait for its place is hinted when it has got it.
+       CASE WHEN x.status <> 'queued' THEN NULL
+            WHEN (SELECT status FROM tasks_run WHERE id = %(new)s) = 'created' THEN to_timestamp(0)
+            ELSE now() END, 0
   FROM jsonb_to_recordset(%(rows)s::jsonb) AS x(
        id uuid, old uuid, keep bool, status text, pending int, skipped int)
   JOIN tasks_task t ON t.id = x.old
@@ -78,7 +81,7 @@ SELECT x.id, t.project_id, %(new)s, t.number, t.key,
        uses text, capability text, requires varchar[], queue text, inputs jsonb, retry jsonb,
        flow jsonb, direct bool) ON true
 RETURNING id, run_id, project_id, number, attempt, queue, capability, priority, uncarried,
-          in_degree, successors, status, pending
+          in_degree, successors, flow ?| '{prefers,sticky}' AS wishes, status, pending
 """
 
 

@@ -7,7 +7,7 @@ runs the third of three adjacent groups several times (measured).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 #: Nodes in one linear run of a canvas: the bytes of a chain grow with the square of its length.
@@ -42,17 +42,6 @@ class Segment:
 
     run: tuple[int, ...]
     tail: tuple[Segment, ...] | Chord = field(default=())
-
-    def numbers(self) -> Iterator[int]:
-        """Yield every task that this segment delivers, in order."""
-        yield from self.run
-        if isinstance(self.tail, Chord):
-            for branch in self.tail.header:
-                yield from branch.numbers()
-            yield from self.tail.body.numbers()
-        else:
-            for branch in self.tail:
-                yield from branch.numbers()
 
 
 #: What one `advance` sends: segments side by side, and chords over ready tasks.

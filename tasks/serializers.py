@@ -6,16 +6,20 @@ from collections.abc import Collection, Mapping
 from typing import Any
 from uuid import UUID
 
+from django.db.models.functions import Now
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from agents.models import Agent, AgentSession
+from agents.routing import MAX_LIKING
 from opscore.api.endpoint import StrictSerializer
 from opscore.api.schema import name_enum
+from opscore.api.shown import Shown
 from tasks import places
-from tasks.models import Attempt, Run, Task, TaskLog
+from tasks.models import Attempt, Run, Task, TaskLog, TaskProgress
 from tasks.results import outputs_of, result_of
 from tasks.states import RUN, TASK
+from tasks.submission import MAX_FAIRNESS_KEY
 
 name_enum("TaskStatus", TASK.statuses)
 name_enum("RunStatus", RUN.statuses)
@@ -29,6 +33,9 @@ class ErrorValueSerializer(serializers.Serializer[Any]):
     # Many an exception has no message.
     message = serializers.CharField(allow_blank=True, trim_whitespace=False)
     retryable = serializers.BooleanField(required=False)
+    retry_after_s = serializers.FloatField(
+        required=False, help_text="The task's resources are left alone so many seconds."
+    )
 
 
 class AgentRefSerializer(serializers.Serializer[Any]):
@@ -49,6 +56,15 @@ class RetrySerializer(StrictSerializer):
     max_s = serializers.FloatField(min_value=0, max_value=7 * 86400, required=False)
 
 
+#: How every start of work is told whose it is.
+FAIRNESS: Mapping[str, Any] = {
+    "max_length": MAX_FAIRNESS_KEY,
+    "required": False,
+    "help_text": "Whose work it is, such as a customer; default: the name of the API key. Where the "
+    "work of several waits for the same agents, they take turns.",
+}
+
+
 class SubmitSerializer(StrictSerializer):
     """What `POST /tasks` takes."""
 
@@ -59,12 +75,29 @@ class SubmitSerializer(StrictSerializer):
     requires = serializers.ListField(
         child=serializers.CharField(max_length=80), required=False, max_length=20
     )
+    prefers = serializers.DictField(
+        child=serializers.IntegerField(min_value=-MAX_LIKING, max_value=MAX_LIKING),
+        required=False,
+        help_text="Label -> weight, -100 to 100: who suits best among the free agents gets it.",
+    )
+    sticky = serializers.CharField(
+        max_length=300,
+        required=False,
+        help_text="A key: its tasks go to the same agent for as long as that lives.",
+    )
     priority = serializers.IntegerField(**_PRIORITY, help_text="0-9, 9 is served first; default 5.")
     retry = RetrySerializer(required=False)
     timeout_s = serializers.FloatField(
         required=False, allow_null=True, min_value=0.001, max_value=30 * 86400
     )
     key = serializers.CharField(max_length=200, required=False, help_text="Your word for it.")
+    fairness_key = serializers.CharField(**FAIRNESS)
+    resource = serializers.ListField(
+        child=serializers.RegexField(r"^[^\s/]+$", max_length=80),
+        required=False,
+        max_length=4,
+        help_text="What it uses outside (`openai`): each name has a circuit breaker.",
+    )
 
 
 class AttemptSerializer(serializers.ModelSerializer[Attempt]):
@@ -127,10 +160,19 @@ class TaskSerializer(serializers.ModelSerializer[Task]):
         return None if agent is None else {"id": str(agent.pk), "name": agent.name}
 
 
+class ProgressSerializer(serializers.ModelSerializer[TaskProgress]):
+    """How far an attempt is, as its agent said last."""
+
+    class Meta:
+        model = TaskProgress
+        fields = ["attempt", "fraction", "message", "updated_at"]
+
+
 class TaskDetailSerializer(TaskSerializer):
     """Everything about one task."""
 
     attempts = serializers.SerializerMethodField()
+    progress = serializers.SerializerMethodField()
     child_run_id = serializers.UUIDField(
         source="names.run",
         default=None,
@@ -145,6 +187,9 @@ class TaskDetailSerializer(TaskSerializer):
             "retry",
             "timeout_s",
             "queue",
+            "for_agent",
+            "for_until",
+            "routing",
             "flow",
             "names",
             "child_run_id",
@@ -154,12 +199,23 @@ class TaskDetailSerializer(TaskSerializer):
             "outputs",
             "result",
             "attempts",
+            "progress",
         ]
 
     @extend_schema_field(AttemptSerializer(many=True))
     def get_attempts(self, task: Task) -> list[dict[str, Any]]:
         """Return the tries that did not complete, oldest first."""
+        if not task.fence:  # never begun, nor ended: what was just submitted costs no query
+            return []
         return list(AttemptSerializer(task.attempts.order_by("id"), many=True).data)
+
+    @extend_schema_field(ProgressSerializer(allow_null=True))
+    def get_progress(self, task: Task) -> dict[str, Any] | None:
+        """Return what the agent said last; None when it said nothing."""
+        if not task.fence:
+            return None
+        told = TaskProgress.objects.filter(task=task).first()
+        return None if told is None else dict(ProgressSerializer(told).data)
 
     @extend_schema_field({"description": "What the handler returned; any JSON."})
     def get_result(self, task: Task) -> Any:
@@ -200,6 +256,7 @@ class RunSerializer(serializers.ModelSerializer[Run]):
             "version",
             "status",
             "priority",
+            "fairness_key",
             "task_count",
             "phase",
             "parent_task_id",
@@ -228,9 +285,27 @@ class RunDetailSerializer(RunSerializer):
     waits_for_place = serializers.SerializerMethodField()
     tasks = serializers.SerializerMethodField()
     outputs = serializers.SerializerMethodField()
+    context_entries = serializers.SerializerMethodField()
+    open_messages = serializers.SerializerMethodField()
 
     class Meta(RunSerializer.Meta):
-        fields = [*RunSerializer.Meta.fields, "waits_for_place", "inputs", "outputs", "tasks"]
+        fields = [
+            *RunSerializer.Meta.fields,
+            "waits_for_place",
+            "context_entries",
+            "open_messages",
+            "inputs",
+            "outputs",
+            "tasks",
+        ]
+
+    def get_context_entries(self, run: Run) -> int:
+        """Count the entries of its shared context."""
+        return run.shared.count()
+
+    def get_open_messages(self, run: Run) -> int:
+        """Count the messages that somebody may still receive or acknowledge."""
+        return run.messages.filter(acknowledged_at=None, expires_at__gt=Now()).count()
 
     @extend_schema_field(PlaceSerializer(allow_null=True, help_text="Null unless `created`."))
     def get_waits_for_place(self, run: Run) -> dict[str, Any] | None:
@@ -259,15 +334,27 @@ class RunDetailSerializer(RunSerializer):
 def agents_of(tasks: Collection[Task]) -> dict[UUID, Agent]:
     """Return the agent of each session that the tasks name, in one query."""
     wanted = {task.session_id for task in tasks if task.session_id}
+    if not wanted:
+        return {}
     found = AgentSession.objects.filter(pk__in=wanted).select_related("agent")
     return {session.pk: session.agent for session in found}
 
 
-def task_shown(task: Task) -> dict[str, Any]:
-    """Return everything about a task as JSON."""
-    return dict(TaskDetailSerializer(task, context={"agents": agents_of([task])}).data)
+TASK_SHOWN = Shown(TaskDetailSerializer)
+RUN_SHOWN = Shown(RunDetailSerializer)
+#: What decides whether somebody waits for its end.
+_ALWAYS = frozenset({"id", "status"})
 
 
-def run_shown(run: Run) -> dict[str, Any]:
-    """Return a run with its tasks as JSON."""
-    return dict(RunDetailSerializer(run).data)
+def task_shown(task: Task, only: Collection[str] = ()) -> dict[str, Any]:
+    """Return everything about a task as JSON, or `only` some fields, its id and its status."""
+    return TASK_SHOWN(task, _some(only), agents=agents_of([task]))
+
+
+def run_shown(run: Run, only: Collection[str] = ()) -> dict[str, Any]:
+    """Return a run with its tasks as JSON, or `only` some fields, its id and its status."""
+    return RUN_SHOWN(run, _some(only))
+
+
+def _some(only: Collection[str]) -> Collection[str]:
+    return _ALWAYS.union(only) if only else ()

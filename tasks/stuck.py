@@ -46,9 +46,14 @@ SELECT %(project_id)s, 'run.stuck', %(id)s, '', jsonb_build_object('message', %(
 """
 
 
+def stuck(patience_s: float = PATIENCE_S) -> list[Row]:
+    """Return what is stuck: run, project and why; there should be none."""
+    return [row for check in _CHECKS for row in query(check, {"patience_s": patience_s})]
+
+
 def find_stuck(patience_s: float = PATIENCE_S) -> list[Row]:
-    """Return what is stuck, and log each finding and note it once; there should be none."""
-    found = [row for check in _CHECKS for row in query(check, {"patience_s": patience_s})]
+    """Return what is stuck, and log each finding and note it once."""
+    found = stuck(patience_s)
     for row in found:
         log.error("run.stuck", run=str(row["id"]), why=row["why"])
         query(_NOTE, row)

@@ -45,6 +45,7 @@ def begin(task: Claimed, depth: int) -> Mapping[str, Any]:
         "depth": depth + 1,
         "priority": task.priority,
         "actor": f"task {task.id}",
+        "fairness_key": Run.objects.values_list("fairness_key", flat=True).get(pk=task.run_id),
     }
 
 

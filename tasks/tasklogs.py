@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from uuid import UUID
 
+from opscore import vault
 from opscore.config import load_config
 from tasks.models import TaskLog
 
@@ -16,11 +17,15 @@ MAX_LINE = 4000
 FULL = "the log is full: later lines are dropped"
 
 
-def append(task_id: UUID, attempt: int, lines: Sequence[tuple[str, str]]) -> bool:
-    """Add (stream, text) lines to an attempt's log; return whether there is room for more."""
+def append(project_id: int, task_id: UUID, attempt: int, lines: Sequence[tuple[str, str]]) -> bool:
+    """Add (stream, text) lines to an attempt's log; return whether there is room for more.
+
+    The project's secrets are masked in them.
+    """
+    masked = vault.redactor(project_id).text
     kept = TaskLog.objects.filter(task_id=task_id, attempt=attempt).count()
     room = max(load_config().max_log_lines - kept, 0)
-    wanted = [(stream, line) for stream, text in lines for line in text.splitlines()]
+    wanted = [(stream, line) for stream, text in lines for line in masked(text).splitlines()]
     fitting = wanted[:room]
     full = len(wanted) >= room
     if full and room:

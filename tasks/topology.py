@@ -19,7 +19,8 @@ _KEPT_TASKS = 50_000
 GRAPH_NUMBERS = 100_000
 
 _ROWS = f"""
-SELECT number, id, queue, priority, in_degree, successors, plain
+SELECT number, id, queue, priority, in_degree, successors,
+       plain AND NOT flow ?| '{{prefers,sticky}}' AS plain
   FROM tasks_task WHERE run_id = %(run)s AND number < {GRAPH_NUMBERS} ORDER BY number
 """  # noqa: S608 - a constant
 
@@ -33,7 +34,7 @@ class Address:
     queue: str
     priority: int
     plain: bool = True
-    """False: only the database can say whether and how it runs."""
+    """False: only the database can say whether, how and at which agent it runs."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ def wait(
 ) -> int:
     """Let the task wait; return the fence under which its wait is ended.
 
-    `reason` is one of time, signal, approval, run, items, rate, slot, failure.
+    `reason` is one of time, signal, approval, run, items, rate, slot, breaker, failure.
     """
     rows = query(
         work.WAIT,

@@ -47,16 +47,24 @@ def django_db_setup(django_db_setup: None) -> None:
     parts = urlsplit(os.environ["OPSCORE_DATABASE_URL"])
     name = str(connection.settings_dict["NAME"])
     os.environ["OPSCORE_DATABASE_URL"] = urlunsplit(parts._replace(path=f"/{name}"))
+    # The audit log too is emptied between tests.
+    connection.settings_dict["OPTIONS"]["options"] = "-c opscore.audit_truncate=on"
+    connection.close()
 
 
 @pytest.fixture
 def project(db: None) -> Project:
     """The project `default`, also after a test that emptied every table."""
-    from agents import queues
+    from agents import breakers, queues, routes, sessions
+    from opscore import vault
     from opscore.models import Project
 
     # This process may remember queues whose rows went with those tables.
     queues.forget()
+    sessions.forget()
+    breakers.forget()
+    routes.forget()
+    vault.forget()
     return Project.objects.get_or_create(slug="default")[0]
 
 

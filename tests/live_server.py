@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -35,13 +36,32 @@ class Server:
 @pytest.fixture(scope="session")
 def server_url(django_db_setup: None) -> Iterator[str]:
     """The address of a granian with one worker on the tests' database."""
-    port = _free_port()
-    command = [sys.executable, "-m", "granian", "--interface", "asgi", "--port", str(port)]
-    process = subprocess.Popen([*command, "opscore.asgi:application"], env=dict(os.environ))
+    with web_server(free_port()) as (url, _):
+        yield url
+
+
+@contextmanager
+def web_server(port: int, **settings: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """Run a granian of one worker on the tests' database while the block lasts."""
+    command = [
+        sys.executable,
+        "-m",
+        "granian",
+        "--interface",
+        "asgi",
+        "--no-ws",
+        "--port",
+        str(port),
+    ]
+    process = subprocess.Popen(
+        [*command, "opscore.asgi:application"],
+        env={**os.environ, **settings},
+        start_new_session=True,
+    )
     url = f"http://127.0.0.1:{port}"
     try:
         _wait_for(url, process)
-        yield url
+        yield url, process
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(20)
@@ -56,14 +76,15 @@ def server(server_url: str, transactional_db: None, project: Project) -> Server:
     return Server(server_url, text)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
-    give_up_at = time.monotonic() + 30
+    give_up_at = time.monotonic() + 90
     while time.monotonic() < give_up_at:
         assert process.poll() is None, "the web server ended"
         try:

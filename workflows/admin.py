@@ -7,24 +7,20 @@ from typing import Any
 from django.contrib import admin
 from django.db.models import Count, QuerySet
 from django.http import HttpRequest
-from unfold.admin import TabularInline
 from unfold.decorators import display
 
-from opscore.admin import ReadOnlyAdmin, badge, link, moment, pretty, short
+from opscore.admin_columns import badge, label, link, moment, pretty, readable, short
+from opscore.admin_site import ReadOnlyAdmin, ReadOnlyInline
 from tasks.models import Run
 from workflows import schedules
 from workflows.models import Schedule, Slot, Workflow, WorkflowVersion
 from workflows.recurrence import in_words
 
 
-class VersionInline(TabularInline):
+class VersionInline(ReadOnlyInline):
     """The versions of a workflow."""
 
     model = WorkflowVersion
-    extra = 0
-    max_num = 0
-    can_delete = False
-    hide_title = True
     fields = ["number", "shown_version", "digest", moment("created_at", "created")]
     readonly_fields = fields
     ordering = ["-number"]
@@ -38,10 +34,6 @@ class VersionInline(TabularInline):
     def shown_version(self, version: WorkflowVersion) -> str:
         """Link to the version."""
         return link(version, version.version)
-
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Refuse: versions are uploaded."""
-        return False
 
 
 @admin.register(Workflow)
@@ -94,6 +86,7 @@ class WorkflowAdmin(ReadOnlyAdmin):
 class WorkflowVersionAdmin(ReadOnlyAdmin):
     """Versions of workflows."""
 
+    project_path = "workflow__project"
     list_display = [
         "shown_workflow",
         "version",
@@ -112,7 +105,7 @@ class WorkflowVersionAdmin(ReadOnlyAdmin):
         "number",
         "digest",
         moment("created_at", "created"),
-        "shown_definition",
+        readable("definition"),
     ]
 
     @display(description="workflow", ordering="workflow__name")
@@ -125,38 +118,20 @@ class WorkflowVersionAdmin(ReadOnlyAdmin):
         """Show the head of the digest."""
         return version.digest[:12]
 
-    @display(description="definition")
-    def shown_definition(self, version: WorkflowVersion) -> str:
-        """Show the definition, readable."""
-        return pretty(version.definition)
 
-
-class SlotInline(TabularInline):
+class SlotInline(ReadOnlyInline):
     """The latest slots of a schedule."""
 
     model = Slot
-    extra = 0
-    max_num = 0
-    can_delete = False
-    hide_title = True
     per_page = 20
-    fields = [moment("at", "slot"), "shown_outcome", "cause", "shown_run", "reason"]
+    fields = [moment("at", "slot"), label("outcome", "outcome"), "cause", "shown_run", "reason"]
     readonly_fields = fields
     ordering = ["-id"]
-
-    @display(description="outcome")
-    def shown_outcome(self, slot: Slot) -> str:
-        """Show the outcome as a label."""
-        return badge(slot.outcome)
 
     @display(description="run")
     def shown_run(self, slot: Slot) -> str:
         """Link to the run."""
         return _run_link(slot)
-
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Refuse: slots come from the timetable."""
-        return False
 
 
 @admin.register(Schedule)
@@ -193,8 +168,9 @@ class ScheduleAdmin(ReadOnlyAdmin):
         "catch_up",
         "catch_up_window_s",
         "priority",
+        "fairness_key",
         "slot_input",
-        "shown_inputs",
+        readable("inputs"),
         moment("created_at", "created"),
     ]
 
@@ -209,11 +185,6 @@ class ScheduleAdmin(ReadOnlyAdmin):
     def state(self, schedule: Schedule) -> str:
         """Say whether it fires."""
         return badge("paused" if schedule.paused else "active")
-
-    @display(description="inputs")
-    def shown_inputs(self, schedule: Schedule) -> str:
-        """Show the inputs, readable."""
-        return pretty(schedule.inputs)
 
     @admin.action(description="Pause the selected schedules")
     def pause(self, request: HttpRequest, queryset: QuerySet[Schedule]) -> None:
@@ -234,10 +205,11 @@ class ScheduleAdmin(ReadOnlyAdmin):
 class SlotAdmin(ReadOnlyAdmin):
     """Slots of schedules."""
 
+    project_path = "schedule__project"
     list_display = [
         moment("at", "slot"),
         "shown_schedule",
-        "shown_outcome",
+        label("outcome", "outcome"),
         "cause",
         "shown_run",
         "reason",
@@ -251,7 +223,7 @@ class SlotAdmin(ReadOnlyAdmin):
         "shown_schedule",
         moment("at", "slot"),
         moment("until", "until"),
-        "shown_outcome",
+        label("outcome", "outcome"),
         "reason",
         "shown_run",
         "cause",
@@ -264,11 +236,6 @@ class SlotAdmin(ReadOnlyAdmin):
     def shown_schedule(self, slot: Slot) -> str:
         """Link to the schedule."""
         return link(slot.schedule)
-
-    @display(description="outcome", ordering="outcome")
-    def shown_outcome(self, slot: Slot) -> str:
-        """Show the outcome as a label."""
-        return badge(slot.outcome)
 
     @display(description="run")
     def shown_run(self, slot: Slot) -> str:

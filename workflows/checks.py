@@ -16,6 +16,8 @@ from workflows.templates import Written
 _Types = Mapping[str, Type | None]
 _ERROR = map_of({"type": STRING, "message": STRING})
 _DECIDED = map_of({"approved": BOOL, "by": STRING, "comment": STRING})
+#: Which ones there are is known when an agent takes the task, not when this is written.
+SECRETS = of_schema({"type": "object", "additionalProperties": {"type": "string"}})
 _NOT_YET = "nothing has run yet where this is read; use `inputs`"
 
 
@@ -41,8 +43,9 @@ class _Checks:
         last.check()
         if definition.outputs:
             template_type(definition.outputs, "outputs", main.names_at_the_end(), self.add)
+        names = Names(known=main.types.keys(), inputs=inputs, before=_NOT_YET)
+        template_type(definition.fairness_key, "fairness_key", names, self.add)
         if definition.concurrency:
-            names = Names(known=main.types.keys(), inputs=inputs, before=_NOT_YET)
             template_type(definition.concurrency.key, "concurrency.key", names, self.add)
 
     def block(self, block: Block, path: str, inputs: Type) -> Type:
@@ -154,7 +157,8 @@ class _Task:
         each = {"item": item, "index": INT} if flow.for_each is not None else {}
         result = of_schema(task.returns) if task.returns else ANY
         loop = {"iteration": INT, "previous": result} if flow.repeat else {}
-        given = self._template(task.inputs, "with", {**each, **loop})
+        secrets = {"secrets": SECRETS} if task.uses == "agent" else {}
+        given = self._template(task.inputs, "with", {**each, **loop, **secrets})
         made = self._made(given)
         if not task.returns and not flow.catch:
             result = made
@@ -189,13 +193,16 @@ class _Task:
             names = self._with({**done, **loop})
             self._wanted(flow.repeat.until, "repeat.until", names, BOOL)
         if flow.catch:
-            self._template(flow.catch.inputs, "catch.with", {**each, "error": _ERROR})
+            caught = {**each, "error": _ERROR, "secrets": SECRETS}
+            self._template(flow.catch.inputs, "catch.with", caught)
             self._template(flow.catch.result, "catch.result", {**each, "error": _ERROR})
         if flow.undo:
-            self._template(flow.undo.inputs, "undo.with", done)
+            self._template(flow.undo.inputs, "undo.with", {**done, "secrets": SECRETS})
         for key, limit in (("concurrency", flow.concurrency), ("rate_limit", flow.rate_limit)):
             if limit:
                 self._template(limit.key, f"{key}.key", each)
+        if flow.sticky:
+            self._template(flow.sticky, "sticky", {**each, **loop})
 
     def _template(self, template: object, where: str, own: Mapping[str, Type]) -> Type:
         path = f"{self._path}.{where}"

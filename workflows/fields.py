@@ -78,6 +78,8 @@ TASK: Mapping[str, Field] = {
     "repeat": parts.REPEAT,
     "capability": parts.CAPABILITY,
     "requires": parts.REQUIRES,
+    "prefers": parts.PREFERS,
+    "sticky": parts.STICKY,
     "with": parts.WITH,
     "tasks": Field("tasks", values.mapping, _TASKS, "A block: these tasks are the task."),
     "retry": parts.RETRY,
@@ -89,21 +91,38 @@ TASK: Mapping[str, Field] = {
     "undo": parts.UNDO,
     "concurrency": parts.CONCURRENCY,
     "rate_limit": parts.RATE_LIMIT,
+    "resource": Field(
+        "resources",
+        values.resources,
+        TEXTS,
+        "What it uses outside (`openai`): each name has a circuit breaker.",
+    ),
 }
 #: What `defaults` may say; the last two for tasks with `for_each` alone.
 DEFAULTS = {
     key: TASK[key]
-    for key in ("retry", "timeout", "priority", "requires", "max_parallel", "on_item_failure")
+    for key in (
+        "retry",
+        "timeout",
+        "priority",
+        "requires",
+        "prefers",
+        "max_parallel",
+        "on_item_failure",
+    )
 }
 #: Key, or attribute of the flow -> who has it; the others are for all.
 FOR = {
     "capability": ("agent",),
     "requires": ("agent",),
+    "prefers": ("agent",),
+    "sticky": ("agent",),
     "retry": ("agent", "block", "workflow"),
     "queue_timeout_s": ("agent",),
     "heartbeat_s": ("agent",),
     "concurrency": ("agent",),
     "rate_limit": ("agent",),
+    "resource": ("agent",),
 }
 
 # ------------------------------------------------------------ the top
@@ -119,6 +138,9 @@ TOP: Mapping[str, Field] = {
     "version": Field("version", values.version, _VERSION, "Your word for it; default: a number."),
     "description": _DESCRIPTION,
     "priority": _PRIORITY,
+    "fairness_key": Field(
+        "fairness_key", values.key_template, TEXT, "Whose work a run is that does not say."
+    ),
     "inputs": Field("inputs", values.mapping, MAP, "JSON Schema of the inputs."),
     "concurrency": parts.CONCURRENCY,
     "defaults": Field(

@@ -49,7 +49,7 @@ class WorkflowVersion(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.workflow_id} {self.version}"
+        return f"{self.workflow.name} {self.version}"
 
 
 class Schedule(models.Model):
@@ -68,6 +68,13 @@ class Schedule(models.Model):
         max_length=100, null=True, blank=True, help_text="The input that gets the slot's time"
     )
     priority = models.SmallIntegerField(null=True, blank=True, help_text="None: the workflow's")
+    fairness_key = models.CharField(
+        max_length=100,
+        blank=True,
+        db_default="",
+        default="",
+        help_text="Whose work the runs are; empty: the workflow's, else this schedule's",
+    )
     catch_up = models.CharField(
         max_length=6, default="latest", choices=[(word, word) for word in CATCH_UPS]
     )

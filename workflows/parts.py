@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from agents.routing import MAX_LIKING
 from tasks.flow import ON_CONFLICT, Catch, Concurrency, RateLimit, Repeat, Undo
 from tasks.retries import RetryPolicy
 from workflows import values
@@ -28,6 +29,28 @@ MAX_SLOTS = 1_000_000
 
 CAPABILITY = Field("capability", values.word, TEXT, "What the agent must offer.")
 REQUIRES = Field("requires", values.words, TEXTS, "Labels that the agent must have.")
+PREFERS = Field(
+    "prefers",
+    values.likings,
+    {
+        "anyOf": [
+            TEXTS,
+            {
+                "type": "object",
+                "maxProperties": values.MAX_LIKINGS,
+                "additionalProperties": {
+                    "type": "integer",
+                    "minimum": -MAX_LIKING,
+                    "maximum": MAX_LIKING,
+                },
+            },
+        ]
+    },
+    "Labels that the agent should have, with weights -100 to 100; it never waits for one.",
+)
+STICKY = Field(
+    "sticky", values.key_template, TEXT, "A key: its tasks go to one agent while that lives."
+)
 WITH = Field("inputs", values.mapping, MAP, "What it gets; `${{ }}` is evaluated at its start.")
 _ON = Field("on", values.error_types, TEXTS, "Error types, `name` or `prefix*`; default: all.")
 _UNLESS = Field("unless", values.error_types, TEXTS, "Error types that are left out.")

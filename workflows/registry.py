@@ -11,34 +11,39 @@ from uuid import UUID
 
 from django.db import transaction
 
+from opscore.database import after_commit
 from opscore.errors import ConflictError, NotFoundError
 from opscore.logs import get_logger
+from opscore.lookup import by_id_or_name
 from opscore.models import Project
+from tasks.expressions import render
 from tasks.graph import Graph
 from tasks.models import Run
 from tasks.submission import start_run
 from workflows.definition import Definition, from_data
-from workflows.lookup import by_id_or_name
 from workflows.models import Workflow, WorkflowVersion
 
 log = get_logger(__name__)
 _DEFAULT_PRIORITY = 5
 
 
-def upload(project: Project, definition: Definition) -> tuple[WorkflowVersion, bool]:
+def upload(
+    project: Project, definition: Definition, *, as_latest: bool = False
+) -> tuple[WorkflowVersion, bool]:
     """Keep a definition as a version of the workflow that it names.
 
-    Returns (version, created): content that is known already gives its version again.
-    Raises ConflictError when its version word stands for other content. Safe to call from
-    many processes at once.
+    Returns (version, created): content that is known already gives its version again; with
+    `as_latest` only where that is the latest one. Raises ConflictError when its version word
+    stands for another version. Safe to call from many processes at once.
     """
     content = definition.as_dict()
     digest = _digest(content)
     with transaction.atomic():
         workflow = _locked(project, definition)
-        known = _known(workflow, definition.version, digest)
-        if known:
+        known = _known(workflow, digest)
+        if known and (not as_latest or known == _latest(workflow)):
             return known, False
+        _refuse_word(workflow, definition.version, known)
         number = _next_number(workflow, definition.version)
         version = WorkflowVersion.objects.create(
             workflow=workflow,
@@ -50,7 +55,8 @@ def upload(project: Project, definition: Definition) -> tuple[WorkflowVersion, b
         if workflow.description != definition.description:
             workflow.description = definition.description
             workflow.save(update_fields=["description"])
-    log.info("workflow.uploaded", workflow=workflow.name, version=version.version)
+    said = {"workflow": workflow.name, "version": version.version}
+    after_commit(lambda: log.info("workflow.uploaded", **said))
     return version, True
 
 
@@ -63,16 +69,21 @@ def _locked(project: Project, definition: Definition) -> Workflow:
     return Workflow.objects.select_for_update().get(project=project, name=definition.name)
 
 
-def _known(workflow: Workflow, word: str, digest: str) -> WorkflowVersion | None:
-    same = workflow.versions.filter(digest=digest).order_by("-number").first()
-    if same or not word:
-        return same
-    if workflow.versions.filter(version=word).exists():
-        raise ConflictError(
-            f"Version {word} of {workflow.name} exists with other content; "
-            "give the new content a new version."
-        )
-    return None
+def _known(workflow: Workflow, digest: str) -> WorkflowVersion | None:
+    return workflow.versions.filter(digest=digest).order_by("-number").first()
+
+
+def _latest(workflow: Workflow) -> WorkflowVersion | None:
+    return workflow.versions.order_by("-number").first()
+
+
+def _refuse_word(workflow: Workflow, word: str, known: WorkflowVersion | None) -> None:
+    if not word or not workflow.versions.filter(version=word).exists():
+        return
+    what = "is older than the latest one" if known else "exists with other content"
+    raise ConflictError(
+        f"Version {word} of {workflow.name} {what}; give the new content a new version."
+    )
 
 
 def _next_number(workflow: Workflow, word: str) -> int:
@@ -105,10 +116,12 @@ def execute(
     actor: str = "",
     parent_task_id: UUID | None = None,
     depth: int = 0,
+    fairness_key: str = "",
 ) -> Run:
     """Start a run of a workflow's version (None: the latest), pinned to that version.
 
-    The priority is the one given, else the definition's, else 5. Joins an open transaction.
+    The priority is the one given, else the definition's, else 5; the fairness key the one given,
+    else the definition's, else `actor`. Joins an open transaction.
     Raises NotFoundError for an unknown workflow or version, InvalidError for wrong inputs,
     ConflictError when the workflow's concurrency key is taken and it does not queue.
     """
@@ -117,10 +130,11 @@ def execute(
     definition, graph = _compiled(pinned.pk)
     if priority is None:
         priority = _DEFAULT_PRIORITY if definition.priority is None else definition.priority
+    inputs = definition.check_inputs(inputs)
     return start_run(
         project,
         graph,
-        inputs=definition.check_inputs(inputs),
+        inputs=inputs,
         workflow=workflow.name,
         version=pinned.version,
         workflow_version_id=pinned.pk,
@@ -129,7 +143,24 @@ def execute(
         concurrency=definition.concurrency,
         parent_task_id=parent_task_id,
         depth=depth,
+        fairness_key=fairness_key or _tenant(definition, inputs),
     )
+
+
+def _tenant(definition: Definition, inputs: Mapping[str, Any]) -> str:
+    scope = {"inputs": inputs, "run": {"workflow": definition.name}}
+    return str(render(definition.fairness_key, scope, path="fairness_key"))
+
+
+def version_of(workflow: Workflow, word: str) -> WorkflowVersion:
+    """Return a version by its author's word, else by its number, or the `latest`.
+
+    Raises NotFoundError that names the newest ones.
+    """
+    named = workflow.versions.filter(version=word).first()
+    if named is None and word.isascii() and word.isdigit() and len(word) < 10:
+        named = workflow.versions.filter(number=int(word)).first()
+    return named or _version(workflow, None if word == "latest" else word)
 
 
 def _version(workflow: Workflow, word: str | None) -> WorkflowVersion:

@@ -8,12 +8,12 @@ from typing import Any
 import django_filters
 from django.db.models import QuerySet
 from django.urls import path
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import OpenApiExample, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from opscore.api.endpoint import Endpoint, Listing, path_of
-from opscore.api.idempotency import idempotent
+from opscore.api.pages import BY_AGE_OR_NAME
 from workflows import schedules
 from workflows.models import CAUSES, OUTCOMES, Schedule, Slot
 from workflows.schedule_serializers import (
@@ -26,6 +26,13 @@ from workflows.schedule_serializers import (
     SlotSerializer,
     TriggerSerializer,
 )
+
+_NIGHTLY = OpenApiExample(
+    "Every night",
+    {"name": "nightly", "workflow": "review", "cron": "0 3 * * *", "timezone": "Europe/Berlin"},
+    request_only=True,
+)
+_SAID = (*CreateScheduleSerializer().fields, "paused")
 
 
 class ScheduleFilter(django_filters.FilterSet):
@@ -56,13 +63,17 @@ class Schedules(Listing):
 
     serializer_class = ScheduleSerializer
     filterset_class = ScheduleFilter
+    orderings = BY_AGE_OR_NAME
 
     def newest(self) -> QuerySet[Any]:
         """Return the project's schedules."""
         return Schedule.objects.filter(project=self.project)
 
-    @extend_schema(request=CreateScheduleSerializer, responses={201: ScheduleDetailSerializer})
-    @idempotent
+    @extend_schema(
+        request=CreateScheduleSerializer,
+        responses={201: ScheduleDetailSerializer},
+        examples=[_NIGHTLY],
+    )
     def post(self, request: Request) -> Response:
         """Create a schedule; the answer shows its next five slots."""
         schedule = schedules.create(self.project, **self.checked(CreateScheduleSerializer))
@@ -72,6 +83,13 @@ class Schedules(Listing):
 
 class OneSchedule(Endpoint):
     """One schedule, by id or name."""
+
+    is_edited = True
+
+    def edited(self, **kwargs: Any) -> Any:
+        """Return what was said of the schedule, without when it fires next."""
+        schedule = schedules.find(self.project, kwargs["ref"])
+        return {name: getattr(schedule, name) for name in _SAID}
 
     @extend_schema(responses=ScheduleDetailSerializer)
     def get(self, request: Request, ref: str) -> Response:
@@ -95,7 +113,6 @@ class PauseSchedule(Endpoint):
     """Pause of one schedule."""
 
     @extend_schema(request=None, responses=ScheduleDetailSerializer)
-    @idempotent
     def post(self, request: Request, ref: str) -> Response:
         """Fire no more slots until it is resumed."""
         return _shown(schedules.pause(self.project, ref))
@@ -105,7 +122,6 @@ class ResumeSchedule(Endpoint):
     """Resume of one schedule."""
 
     @extend_schema(request=None, responses=ScheduleDetailSerializer)
-    @idempotent
     def post(self, request: Request, ref: str) -> Response:
         """Go on from now; slots of the pause are not made good (see backfill)."""
         return _shown(schedules.resume(self.project, ref))
@@ -115,7 +131,6 @@ class TriggerSchedule(Endpoint):
     """A slot by hand."""
 
     @extend_schema(request=TriggerSerializer, responses={201: SlotSerializer})
-    @idempotent
     def post(self, request: Request, ref: str) -> Response:
         """Fire now, beside the timetable, also while paused; the overlap policy applies."""
         slot = schedules.trigger(self.project, ref, **self.checked(TriggerSerializer))
@@ -127,7 +142,6 @@ class BackfillSchedule(Endpoint):
     """Slots of a range that is past."""
 
     @extend_schema(request=BackfillSerializer, responses={201: BackfillAnswerSerializer})
-    @idempotent
     def post(self, request: Request, ref: str) -> Response:
         """Have every slot of the range run that started no run yet; harmless when repeated."""
         wanted = self.checked(BackfillSerializer)

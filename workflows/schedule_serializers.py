@@ -10,6 +10,7 @@ from rest_framework import serializers
 
 from opscore.api.endpoint import StrictSerializer
 from opscore.api.schema import name_enum
+from tasks.submission import MAX_FAIRNESS_KEY
 from workflows import schedules
 from workflows.models import CAUSES, OUTCOMES, OVERLAPS, Schedule, Slot
 from workflows.recurrence import CATCH_UPS, MAX_EVERY_S
@@ -55,6 +56,7 @@ class ScheduleSerializer(serializers.ModelSerializer[Schedule]):
             "inputs",
             "slot_input",
             "priority",
+            "fairness_key",
             "catch_up",
             "catch_up_window_s",
             "overlap",
@@ -110,6 +112,12 @@ class _Fields(StrictSerializer):
     )
     priority = serializers.IntegerField(
         min_value=0, max_value=9, required=False, allow_null=True, help_text="9 is served first."
+    )
+    fairness_key = serializers.CharField(
+        max_length=MAX_FAIRNESS_KEY,
+        required=False,
+        allow_blank=True,
+        help_text="Whose work the runs are; default: what the workflow says, else the schedule.",
     )
     catch_up = serializers.ChoiceField(
         CATCH_UPS, required=False, help_text="What to do about slots that nobody fired in time."

@@ -11,12 +11,12 @@ from uuid import UUID
 from django.db import transaction
 from django.db.utils import IntegrityError
 
-from opscore.database import database_now, query
+from opscore.database import after_commit, database_now, query
 from opscore.errors import ConflictError, InvalidError, Problem
 from opscore.ids import uuid7
 from opscore.logs import get_logger
+from opscore.lookup import by_id_or_name
 from opscore.models import Project
-from workflows.lookup import by_id_or_name
 from workflows.models import Schedule, Slot
 from workflows.schedule_checks import check_range, first_slot
 from workflows.slots import decide, recurrence_of
@@ -57,7 +57,8 @@ def create(project: Project, **fields: Any) -> Schedule:
     schedule = Schedule(project=project, **fields)
     schedule.next_at = first_slot(schedule)
     _save(schedule, force_insert=True)
-    log.info("schedule.created", schedule=schedule.name, workflow=schedule.workflow)
+    said = {"schedule": schedule.name, "workflow": schedule.workflow}
+    after_commit(lambda: log.info("schedule.created", **said))
     return schedule
 
 
@@ -79,7 +80,8 @@ def change(project: Project, ref: str | UUID, **fields: Any) -> Schedule:
     if old != [getattr(schedule, name) for name in _TIMING]:
         schedule.next_at = first
     _save(schedule)
-    log.info("schedule.changed", schedule=schedule.name, fields=sorted(fields))
+    said = {"schedule": schedule.name, "fields": sorted(fields)}
+    after_commit(lambda: log.info("schedule.changed", **said))
     return schedule
 
 

@@ -9,6 +9,7 @@ from rest_framework import serializers
 
 from opscore.api.endpoint import StrictSerializer
 from opscore.api.schema import ProblemSerializer
+from tasks.serializers import FAIRNESS
 from workflows.drawing import FORMATS
 from workflows.models import Workflow, WorkflowVersion
 
@@ -97,6 +98,7 @@ class ExecuteSerializer(StrictSerializer):
     version = serializers.CharField(
         max_length=40, required=False, allow_null=True, help_text="Default: the latest."
     )
+    fairness_key = serializers.CharField(**FAIRNESS)
 
 
 def latest(workflow: Workflow) -> WorkflowVersion:

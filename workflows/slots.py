@@ -74,6 +74,7 @@ def _start(schedule: Schedule, slot: Slot) -> None:
         inputs=inputs_at(schedule, slot.at.astimezone(ZoneInfo(schedule.timezone))),
         version=schedule.version,
         priority=schedule.priority,
+        fairness_key=schedule.fairness_key,
         actor=f"schedule {schedule.name}",
     )
     _settle(slot, "started", run_id=run.pk, live=True)

@@ -147,6 +147,8 @@ class Definition:
     """JSON Schema of the inputs; None: anything goes."""
     outputs: Mapping[str, Any] | None = None
     priority: int | None = None
+    fairness_key: str = ""
+    """Whose work a run is that does not say; may read its inputs."""
     concurrency: Concurrency | None = None
     finally_: tuple[TaskSpec, ...] = ()
     """What is done when everything else has ended, however it ended."""
@@ -159,6 +161,7 @@ class Definition:
                 "version": self.version,
                 "description": self.description,
                 "priority": self.priority,
+                "fairness_key": self.fairness_key,
                 "finally": {task.key: task.as_dict() for task in self.finally_},
             },
             {

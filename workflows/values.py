@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from agents.routing import MAX_LIKING
 from opscore.documents import kind_of
 from opscore.durations import parse_duration
 from tasks.expressions import meant
@@ -16,11 +17,16 @@ from tasks.retries import JITTERS
 
 MAX_ITEMS = 10_000
 MAX_FACTOR = 100.0
+#: Labels that a task may prefer.
+MAX_LIKINGS = 20
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,99}")
 VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,39}")
 WORD = re.compile(r"[^\s\x00-\x1f\x7f]{1,80}")
+RESOURCE = re.compile(r"[^\s/\x00-\x1f\x7f]{1,80}")
 ERROR_TYPE = re.compile(r"[^\s*\x00-\x1f\x7f]{0,79}(?:[^\s*\x00-\x1f\x7f]|\*)")
+#: Resources that one task may name.
+MAX_RESOURCES = 4
 USES = ("agent", "wait", "signal", "approval")
 WORKFLOW = "workflow:"
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
@@ -99,6 +105,36 @@ def texts(value: Any) -> tuple[str, ...]:
 def words(value: Any) -> tuple[str, ...]:
     """Read a set of words."""
     return _each(value, WORD, "must be one word of at most 80 characters")
+
+
+def likings(value: Any) -> dict[str, int]:
+    """Read labels with their weights; in a list each label counts 1."""
+    if not isinstance(value, dict):
+        return dict.fromkeys(words(value), 1)
+    if len(value) > MAX_LIKINGS:
+        raise MisfitError(f"at most {MAX_LIKINGS} labels are allowed")
+    for label, weight in value.items():
+        if not WORD.fullmatch(label):
+            raise MisfitError("a label is one word of at most 80 characters", f".{label}")
+        if type(weight) is not int or abs(weight) > MAX_LIKING:
+            rule = f"a weight is a whole number from -{MAX_LIKING} to {MAX_LIKING}"
+            raise MisfitError(rule, f".{label}")
+    return value
+
+
+def key_template(value: Any) -> str:
+    """Read a text that becomes a key."""
+    if not text(value).strip():
+        raise MisfitError("must not be empty")
+    return str(value)
+
+
+def resources(value: Any) -> tuple[str, ...]:
+    """Read the names of what a task uses outside."""
+    found = _each(value, RESOURCE, "a resource is one word of at most 80 characters, without `/`")
+    if not 1 <= len(found) <= MAX_RESOURCES:
+        raise MisfitError(f"names 1 to {MAX_RESOURCES} resources")
+    return found
 
 
 def error_types(value: Any) -> tuple[str, ...]:

@@ -10,11 +10,12 @@ from django.apps import apps
 from django.contrib.postgres.fields import ArrayField
 from django.db import models, transaction
 
+from agents.models import Breaker
 from opscore.database import query
 from opscore.models import Event
 
 # What happens by itself one day: waits, retries, turns under a rate limit, expiries; deadlines of
-# attempts and of waits; the longest time in a queue.
+# attempts and of waits; the longest time in a queue; the pause of a circuit breaker.
 _NEXT = """
 SELECT extract(epoch FROM min(due) - clock_timestamp())::float AS wait_s
   FROM (SELECT t.wake_at AS due
@@ -24,7 +25,9 @@ SELECT extract(epoch FROM min(due) - clock_timestamp())::float AS wait_s
         SELECT lease_until FROM tasks_task WHERE status IN ('waiting', 'running')
          UNION ALL
         SELECT ready_at + make_interval(secs => queue_timeout_s) FROM tasks_task
-         WHERE status = 'queued') d
+         WHERE status = 'queued'
+         UNION ALL
+        SELECT until FROM agents_breaker WHERE state = 'open') d
  WHERE due >= %(after)s
 """
 _ELAPSED = """
@@ -57,7 +60,7 @@ def elapsed_s() -> float:
 
 
 def _shifts() -> Iterator[str]:
-    written: list[type[models.Model]] = [*apps.get_app_config("tasks").get_models(), Event]
+    written: list[type[models.Model]] = [*apps.get_app_config("tasks").get_models(), Event, Breaker]
     for model in written:
         table = model._meta  # noqa: SLF001 - documented by Django under this name
         if moves := [move for field in table.local_fields if (move := _move(field))]:

@@ -49,11 +49,14 @@ def flow_said(flow: Flow) -> dict[str, Any]:
         "on_item_failure": None
         if flow.on_item_failure == Flow().on_item_failure
         else flow.on_item_failure,
+        "prefers": dict(flow.prefers) or None,
+        "sticky": flow.sticky or None,
         "repeat": flow.repeat and _repeat_said(flow.repeat),
         "catch": flow.catch and _catch_said(flow.catch),
         "undo": flow.undo and _undo_said(flow.undo),
         "concurrency": flow.concurrency and concurrency_said(flow.concurrency),
         "rate_limit": flow.rate_limit and _rate_limit_said(flow.rate_limit),
+        "resource": list(flow.resources) or None,
     }
 
 

@@ -12,7 +12,7 @@ import threading
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any, NoReturn
 
 import structlog
@@ -22,12 +22,14 @@ from celery.signals import worker_ready
 from celery.worker.consumer import Consumer
 from celery.worker.state import maybe_shutdown
 
-from agents import runtime
+from agents import programs, runtime
 from agents.commands import CommandLine
-from agents.handlers import Handler
+from agents.handlers import Context, Handler
+from agents.hearing import Pulse
 from agents.pool import ThreadPool
+from agents.specs import Spec
 from agents.supervisor import policy, preload, processes
-from agents.supervisor.orders import Order, rotate, spec_of
+from agents.supervisor.orders import Order, spec_of
 from agents.supervisor.wire import Wire
 from opscore.celery import app
 from opscore.config import load_config
@@ -37,14 +39,25 @@ log = get_logger(__name__)
 _FIRST_OWN_FD = 3
 
 
-def become(order: Order, link_fd: int, parent: int) -> NoReturn:
-    """Turn this fresh fork into the agent; leaves by os._exit, never into the zygote's stack."""
+def become(order: Order, link_fd: int, output_fd: int, parent: int) -> NoReturn:
+    """Turn this fresh fork into the agent; leaves by exec or os._exit, never into our stack."""
     code = 1
     try:
-        _stand_alone(order, link_fd, parent)
-        code = serve(
-            order, Lifeline(socket.socket(fileno=link_fd), order.beat_s, paused=order.paused)
+        _stand_alone(order, link_fd, output_fd, parent)
+        spec = spec_of(order) if order.spec else None
+        if spec is not None and spec.kind == "process":
+            _become_program(order, spec, link_fd)
+        if spec is not None and spec.kind == "worker":
+            spec.limits.apply()
+        if spec is not None and spec.kind == "command":
+            processes.adopt_orphans()
+        lifeline = Lifeline(
+            socket.socket(fileno=link_fd),
+            order.beat_s,
+            paused=order.paused,
+            max_tasks=spec.recycle.max_tasks if spec else None,
         )
+        code = serve(order, lifeline)
     except preload.HopelessError as error:
         print(error, file=sys.stderr)  # noqa: T201 - its last lines become the agent's reason
         code = policy.HOPELESS
@@ -57,7 +70,22 @@ def become(order: Order, link_fd: int, parent: int) -> NoReturn:
         os._exit(code)
 
 
-def _stand_alone(order: Order, link_fd: int, parent: int) -> None:
+def _become_program(order: Order, spec: Spec, link_fd: int) -> NoReturn:
+    os.set_inheritable(link_fd, False)
+    own = {
+        "OPSCORE_API_URL": order.api_url,
+        "OPSCORE_API_KEY": order.api_key,
+        "OPSCORE_AGENT_NAME": order.agent,
+        "OPSCORE_CONCURRENCY": str(spec.concurrency),
+    }
+    try:
+        programs.replace_process(spec, own)
+    except (OSError, ValueError) as error:
+        why = programs.why_not(error, programs.found(spec.command[0], spec.cwd), spec.cwd)
+        raise preload.HopelessError(f"The program cannot be started: {why}.") from error
+
+
+def _stand_alone(order: Order, link_fd: int, output_fd: int, parent: int) -> None:
     os.setsid()
     processes.die_with_parent()
     if os.getppid() != parent:
@@ -67,20 +95,18 @@ def _stand_alone(order: Order, link_fd: int, parent: int) -> None:
         signal.signal(number, signal.SIG_DFL)
     # Ctrl-C is for the controller, which then drains us.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _write_to(output_fd)
     os.closerange(_FIRST_OWN_FD, link_fd)
     os.closerange(link_fd + 1, os.sysconf("SC_OPEN_MAX"))
-    _write_to(Path(order.log))
     processes.show_name(order.agent)
+    os.environ[processes.MARK] = order.mark
     random.seed()
     structlog.contextvars.bind_contextvars(agent=order.agent, agent_id=order.agent_id)
 
 
-def _write_to(path: Path) -> None:
-    rotate(path)
-    output = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
+def _write_to(output: int) -> None:
     os.dup2(output, 1)
     os.dup2(output, 2)
-    os.close(output)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
@@ -91,11 +117,21 @@ def _write_to(path: Path) -> None:
 class Lifeline:
     """The socket to the controller: beats go up, orders come down, its end ends us."""
 
-    def __init__(self, sock: socket.socket, beat_s: float, *, paused: bool = False) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        beat_s: float,
+        *,
+        paused: bool = False,
+        max_tasks: int | None = None,
+    ) -> None:
         sock.setblocking(False)
         self.wire = Wire(sock)
         self.beat_s = beat_s
         self.paused = paused
+        self._is_worn = False
+        if max_tasks is not None:
+            runtime.tell_after(max_tasks, self._wear_out)
         self._wake, self._woken = socket.socketpair()
         self._wake.setblocking(False)
         self._woken.setblocking(False)
@@ -108,7 +144,11 @@ class Lifeline:
 
     def beat(self) -> None:
         """Say that we live. A controller that does not read loses beats, no more."""
-        self.wire.send({"news": "beat"})
+        self._say_pulse(runtime.pulse())
+
+    def _say_pulse(self, pulse: Pulse) -> None:
+        facts = {"tasks": runtime.tasks_done(), "pulse": asdict(pulse)}
+        self.wire.send({"news": "beat", **facts})
 
     @contextlib.contextmanager
     def while_connecting(self) -> Iterator[None]:
@@ -117,7 +157,7 @@ class Lifeline:
 
         def beat_on() -> None:
             while not connected.wait(self.beat_s):
-                self.beat()
+                self._say_pulse(runtime.pulse(connected=False))
 
         thread = threading.Thread(target=beat_on, name="beat", daemon=True)
         thread.start()
@@ -128,15 +168,25 @@ class Lifeline:
 
     def attach(self, consumer: Consumer, hub: Any) -> None:
         """Beat and listen in the consumer's event loop; called anew after each reconnect."""
-        hub.add_reader(self._wake, self._wake_up)
+        hub.add_reader(self._wake, self._wake_up, consumer)
         hub.add_reader(self.wire.sock, self._hear, consumer)
         hub.call_repeatedly(self.beat_s, self.beat)
         # Celery begins to consume after this call, and before the loop's first round.
         hub.call_soon(self._heed_pause, consumer)
 
-    def _wake_up(self) -> None:
+    def _wear_out(self) -> None:
+        """Take nothing more: a fresh process is to come. Called in the thread of a task."""
+        self._is_worn = True
+        with contextlib.suppress(BlockingIOError):
+            self._woken.send(b"\0")
+
+    def _wake_up(self, consumer: Consumer) -> None:
         with contextlib.suppress(BlockingIOError):
             self._wake.recv(4096)
+        if self._is_worn:
+            self._heed_pause(consumer)
+            # Until the controller hears of it nobody takes the place.
+            self.beat()
 
     def _hear(self, consumer: Consumer) -> None:
         for message in self.wire.receive():
@@ -153,7 +203,7 @@ class Lifeline:
             os._exit(1)
 
     def _heed_pause(self, consumer: Consumer) -> None:
-        runtime.consume(consumer, paused=self.paused)
+        runtime.consume(consumer, paused=self.paused or self._is_worn)
 
 
 def serve(order: Order, lifeline: Lifeline) -> int:
@@ -189,8 +239,21 @@ def _handlers(order: Order) -> Mapping[str, Handler]:
         return {}
     spec = spec_of(order)
     if spec.kind == "command":
-        return dict.fromkeys(order.capabilities, CommandLine.of(spec))
-    return preload.chosen(spec.handlers, order.capabilities)
+        command = _leaving_nothing(CommandLine.of(spec))
+        return runtime.counted(dict.fromkeys(order.capabilities, command))
+    return runtime.counted(preload.chosen(spec.handlers, order.capabilities))
+
+
+def _leaving_nothing(command: Handler) -> Handler:
+    """Return the handler with an end to all that it started, daemons too: it runs alone here."""
+
+    def run(context: Context) -> Any:
+        try:
+            return command(context)
+        finally:
+            processes.kill_strays()
+
+    return run
 
 
 def _consumer(lifeline: Lifeline) -> type[Consumer]:

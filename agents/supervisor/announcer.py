@@ -69,4 +69,5 @@ def _do(work: Callable[[], None]) -> None:
 
 def _tick() -> None:
     health.check()
+    health.finish_drains()
     fallback_tick.send(sender=Host)

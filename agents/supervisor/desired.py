@@ -38,13 +38,9 @@ class Pause:
     """The generation that crashed too often; a higher one is a new order."""
 
 
-def decide(want: Want | None, have: Have | None, pause: Pause, now: float) -> tuple[Step, str]:
-    """Return the next step and its reason. `want` is None for an agent that was deleted."""
-    if have is None:
-        return _without_process(want, pause, now)
-    if want is None:
-        return "kill", "the agent was deleted"
-    return _with_process(want, have)
+def decide(want: Want, have: Have | None, pause: Pause, now: float) -> tuple[Step, str]:
+    """Return the next step and its reason."""
+    return _without_process(want, pause, now) if have is None else _with_process(want, have)
 
 
 def _with_process(want: Want, have: Have) -> tuple[Step, str]:
@@ -60,9 +56,7 @@ def _with_process(want: Want, have: Have) -> tuple[Step, str]:
     return "rest", ""
 
 
-def _without_process(want: Want | None, pause: Pause, now: float) -> tuple[Step, str]:
-    if want is None:
-        return "rest", ""
+def _without_process(want: Want, pause: Pause, now: float) -> tuple[Step, str]:
     if not want.running:
         return "stopped", "retired"
     gave_up = pause.gave_up_on is not None and want.generation <= pause.gave_up_on

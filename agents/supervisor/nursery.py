@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Iterator, Sequence
 
 from agents.supervisor.orders import Order
@@ -14,10 +15,17 @@ from opscore.config import ROOT, load_config
 
 
 class Nursery:
-    """One zygote process; a dead one is replaced by `start`."""
+    """One zygote process; a dead one is replaced by `start`.
+
+    It never waits for the zygote, which may be waiting for us: orders that its socket does not
+    take are kept for `flush`.
+    """
 
     def __init__(self, modules: Sequence[str]) -> None:
+        self.open_files = 0
+        """How many files each agent may have open; 0: as many as this process."""
         self._modules = list(modules)
+        self._orders: deque[tuple[Message, tuple[int, ...]]] = deque()
         self._process: subprocess.Popen[bytes] | None = None
         self.wire: Wire | None = None
         self.loaded = False
@@ -26,11 +34,13 @@ class Nursery:
     def start(self) -> Wire:
         """Start a zygote; returns the wire to watch."""
         mine, its = socket.socketpair()
+        mine.setblocking(False)
         # Handlers may lie beside the file of agent specs.
         beside = str(load_config().agents_file.resolve().parent)
         path = os.pathsep.join(filter(None, (str(ROOT), beside, os.environ.get("PYTHONPATH"))))
+        words = (str(its.fileno()), str(self.open_files), *self._modules)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "agents.supervisor.zygote", str(its.fileno()), *self._modules],
+            [sys.executable, "-m", "agents.supervisor.zygote", *words],
             pass_fds=[its.fileno()],
             stdin=subprocess.DEVNULL,
             env={**os.environ, "PYTHONPATH": path},
@@ -42,15 +52,48 @@ class Nursery:
         self.wire = Wire(mine)
         return self.wire
 
-    def fork(self, order: Order, link: socket.socket) -> bool:
-        """Have an agent forked that gets `link`; False: the zygote is gone."""
-        message = {"do": "fork", "order": order.as_dict()}
-        return self.wire is not None and self.wire.send(message, link.fileno())
+    @property
+    def is_behind(self) -> bool:
+        """Whether orders wait; `flush` when the wire can be written to."""
+        return bool(self._orders) or (self.wire is not None and self.wire.is_behind)
+
+    @property
+    def takes_orders(self) -> bool:
+        """Whether a fork would happen now, not after others that wait."""
+        return self.loaded and not self.is_behind
+
+    def fork(self, order: Order, link: int, output: int) -> bool:
+        """Have an agent forked that gets `link` and writes to `output`; False: no zygote.
+
+        The descriptors are ours from now on.
+        """
+        return self._put({"do": "fork", "order": order.as_dict()}, link, output)
 
     def signal(self, session_id: str, number: int) -> None:
         """Send a signal to an agent; SIGKILL goes to its whole process group."""
+        self._put({"do": "signal", "session": session_id, "signal": int(number)})
+
+    def flush(self) -> None:
+        """Send what waits, as far as the zygote takes it."""
+        while self.wire is not None and self._orders:
+            message, fds = self._orders[0]
+            if not self.wire.send(message, *fds):
+                return
+            self._forget_first()
         if self.wire is not None:
-            self.wire.send({"do": "signal", "session": session_id, "signal": int(number)})
+            self.wire.flush()
+
+    def _put(self, message: Message, *fds: int) -> bool:
+        self._orders.append((message, fds))
+        if self.wire is None:
+            self._forget_first()
+            return False
+        self.flush()
+        return True
+
+    def _forget_first(self) -> None:
+        for descriptor in self._orders.popleft()[1]:
+            os.close(descriptor)
 
     def hear(self) -> Iterator[Message]:
         """Yield what the zygote reports: `started` and `exited`."""
@@ -67,6 +110,8 @@ class Nursery:
             self.wire.close()
             self.wire = None
         self.loaded = False
+        while self._orders:
+            self._forget_first()
         if self._process is None:
             return
         try:

@@ -9,9 +9,8 @@ from uuid import UUID
 
 from agents.specs import Spec
 
-#: A log that is longer is moved to `.log.1` when its agent starts the next time.
+#: A log that would be longer is moved to `.log.1`.
 MAX_LOG_BYTES = 1024 * 1024
-_TAIL_BYTES = 16 * 1024
 LAST_LINES = 50
 
 
@@ -24,14 +23,18 @@ class Order:
     agent: str
     host: str
     spec: dict[str, Any] = field(default_factory=dict)
-    """`agents.specs.Spec` as a dict; empty for the platform's own agent."""
+    """`agents.specs.Spec.as_dict`; empty for the platform's own agent."""
     capabilities: list[str] = field(default_factory=list)
     queues: list[str] = field(default_factory=list)
     paused: bool = False
     """It begins without taking anything from its queues."""
-    log: str = ""
-    """Path of the file that takes its output."""
     beat_s: float = 5.0
+    api_url: str = ""
+    """Kind `process`: where it finds the API."""
+    api_key: str = field(default="", repr=False)
+    """Kind `process`: a key for this session alone."""
+    mark: str = ""
+    """Says in the environment of all that it starts whose it is, should it leave it behind."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return what goes over the wire."""
@@ -45,7 +48,7 @@ class Order:
 
 def spec_of(order: Order) -> Spec:
     """Return the spec as a value again."""
-    return Spec(**order.spec)
+    return Spec.of_dict(order.spec)
 
 
 def log_path(var_dir: Path, project: str, agent: str) -> Path:
@@ -54,23 +57,19 @@ def log_path(var_dir: Path, project: str, agent: str) -> Path:
     return (folder if project == "default" else folder / project) / f"{agent}.log"
 
 
-def rotate(path: Path) -> None:
-    """Make the folder, and room in the file: a long log becomes `.log.1`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        too_long = path.stat().st_size > MAX_LOG_BYTES
-    except FileNotFoundError:
-        return
-    if too_long:
-        path.replace(path.with_suffix(".log.1"))
+def last_lines(path: Path, count: int = LAST_LINES, most: int = 16 * 1024) -> str:
+    """Return the end of a log: at most `count` lines of `most` bytes; '' when there is none."""
+    tail = _end_of(path, most)
+    if len(tail) < most:
+        tail = _end_of(path.with_suffix(".log.1"), most - len(tail)) + tail
+    text = tail.decode(errors="replace").replace("\0", "")
+    return "\n".join(text.splitlines()[-count:])
 
 
-def last_lines(path: Path, count: int = LAST_LINES) -> str:
-    """Return the end of a log, at most `count` lines; '' when there is none."""
+def _end_of(path: Path, most: int) -> bytes:
     try:
         with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
-            tail = file.read().decode(errors="replace")
+            file.seek(max(0, path.stat().st_size - most))
+            return file.read(most)
     except OSError:
-        return ""
-    return "\n".join(tail.replace("\0", "").splitlines()[-count:])
+        return b""

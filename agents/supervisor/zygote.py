@@ -1,6 +1,6 @@
 """The zygote: a preloaded process without connections or threads that forks agents.
 
-    python -m agents.supervisor.zygote FD MODULE…
+    python -m agents.supervisor.zygote FD OPEN_FILES MODULE…
 
 It owns waitpid. It ends, and every agent with it, when the controller closes FD.
 """
@@ -28,6 +28,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 class _Agent:
     pid: int
     session_id: str
+    mark: str = ""
 
 
 class Zygote:
@@ -65,23 +66,25 @@ class Zygote:
     def _obey(self) -> None:
         for message in self.wire.receive():
             if message["do"] == "fork":
-                self._fork(Order(**message["order"]), self.wire.take_fd())
+                self._fork(Order(**message["order"]), self.wire.take_fd(), self.wire.take_fd())
             else:
                 self._signal(message)
 
-    def _fork(self, order: Order, link_fd: int) -> None:
+    def _fork(self, order: Order, link_fd: int, output_fd: int) -> None:
         parent = os.getpid()
         try:
             pid = os.fork()
         except OSError as error:
-            os.close(link_fd)
-            self._report(0, order.session_id, 1, f"fork failed: {error.strerror}")
-            return
+            pid = -1
+            self._report(0, order.session_id, 1, why=f"fork failed: {error.strerror}")
         if pid == 0:
             self.selector.close()
-            become(order, link_fd, parent)
+            become(order, link_fd, output_fd, parent)
         os.close(link_fd)
-        self.agents[pid] = _Agent(pid, order.session_id)
+        os.close(output_fd)
+        if pid < 0:
+            return
+        self.agents[pid] = _Agent(pid, order.session_id, order.mark)
         self.wire.send({"event": "started", "session": order.session_id, "pid": pid})
 
     def _signal(self, message: Message) -> None:
@@ -98,31 +101,36 @@ class Zygote:
             self.wake.recv(4096)
         ended = []
         while self.agents:
-            pid, status = os.waitpid(-1, os.WNOHANG)
+            pid, status, used = os.wait4(-1, os.WNOHANG)
             if pid == 0:
                 break
             if pid in self.agents:
-                ended.append((self.agents.pop(pid), os.waitstatus_to_exitcode(status)))
+                cpu_s = used.ru_utime + used.ru_stime
+                code = os.waitstatus_to_exitcode(status)
+                ended.append((self.agents.pop(pid), code, cpu_s))
         if ended:
             # Programs that a dead agent had started are our children now.
-            processes.kill_strays(self.agents)
-        for agent, code in ended:
-            self._report(agent.pid, agent.session_id, code)
+            marks = {agent.pid: agent.mark for agent, _, _ in ended}
+            processes.kill_orphans_of(marks, self.agents)
+        for agent, code, cpu_s in ended:
+            self._report(agent.pid, agent.session_id, code, cpu_s)
 
-    def _report(self, pid: int, session_id: str, code: int, why: str = "") -> None:
-        self.wire.send(
-            {"event": "exited", "session": session_id, "pid": pid, "code": code, "why": why}
-        )
+    def _report(
+        self, pid: int, session_id: str, code: int, cpu_s: float = 0.0, why: str = ""
+    ) -> None:
+        facts = {"pid": pid, "code": code, "cpu_s": cpu_s, "why": why}
+        self.wire.send({"event": "exited", "session": session_id, **facts})
 
     def _end_all(self) -> None:
         for pid in self.agents:
             processes.kill_group(pid)
-        processes.kill_strays(())
+        processes.kill_strays()
 
 
 def main() -> None:
     """Load, freeze, serve."""
-    fd, *modules = sys.argv[1:]
+    fd, open_files, *modules = sys.argv[1:]
+    processes.allow_open_files(int(open_files))
     processes.adopt_orphans()
     processes.show_name("ops-zygote")
     preload.platform(load_config().service_url("broker_url"))

@@ -55,7 +55,7 @@ class Assassin:
     def outcome(self) -> str:
         """Say what the platform recorded; raises KillError when it did not notice."""
         task = self._client.task(self.victim_id)
-        lost = [attempt for attempt in task.attempts if attempt["outcome"] == "lost"]
+        lost = [attempt for attempt in task.attempts if attempt.outcome == "lost"]
         if not task.losses or not lost:
             raise KillError(f"The platform has no record that {task.key} lost its agent.")
         return (

@@ -1,4 +1,4 @@
-"""Compares declared dependencies with the imports: a `command` agent, started once for each task."""
+"""Compares declared dependencies with the imports: what the agent `librarian` does."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ import re
 import sys
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import packages_distributions
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from examples.repo_review.command_line import say, serve
 from examples.repo_review.languages import is_foreign, is_test
 from examples.repo_review.manifests import LOCKS, Dependency, declared, is_manifest
 from examples.repo_review.repository import Repository, Skipped
@@ -53,8 +52,11 @@ _SILENT = re.compile(
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
 
 
-def dependencies(root: str) -> Json:
-    """Return what is declared, what floats without a lock, and where imports disagree."""
+def dependencies(root: str, say: Callable[[str], None]) -> Json:
+    """Return what is declared, what floats without a lock, and where imports disagree.
+
+    `say` gets a line for the task's log now and then. Raises RepositoryError.
+    """
     repository = Repository(Path(root))
     names = [name for name in repository.files() if not is_foreign(name)]
     texts = _texts(repository, [name for name in names if is_manifest(name)])
@@ -236,7 +238,3 @@ def _matching(providers: Iterable[str], names: set[str]) -> set[str]:
 
 def _normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
-
-
-if __name__ == "__main__":
-    serve(dependencies)

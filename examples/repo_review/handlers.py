@@ -11,7 +11,7 @@ from examples.repo_review.history import mine
 from examples.repo_review.inventory import inventory
 from examples.repo_review.metrics import Cancelled, survey
 from examples.repo_review.ownership import ownership
-from examples.repo_review.ranking import rank_files, rank_functions
+from examples.repo_review.ranking import rank_functions
 from examples.repo_review.report import write
 from examples.repo_review.repository import RepositoryError
 from examples.repo_review.scan import scan
@@ -69,14 +69,6 @@ def find_tests(task: Context) -> Json:
     """`root` in; tests found and files that seem untested out."""
     found = inventory(**task.inputs)
     task.log(f"{found['test_functions']} tests in {found['test_files']} files")
-    return found
-
-
-@handler("ranking")
-def ranking(task: Context) -> Json:
-    """`history`, `metrics`, `lint`, `tests`, `owners`, `top` in; the hot spots out."""
-    found = rank_files(**task.inputs)
-    task.log(f"{found['ranked']} files ranked")
     return found
 
 

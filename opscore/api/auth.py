@@ -10,9 +10,10 @@ from rest_framework.authentication import BaseAuthentication
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
-from opscore import keys
-from opscore.errors import ForbiddenError, UnauthorizedError
+from opscore import attempt_tokens, keys, origin
+from opscore.errors import ForbiddenError, TooManyRequestsError, UnauthorizedError
 from opscore.models import ApiKey, Project
+from opscore.quotas import Quota
 
 if TYPE_CHECKING:
     # DRF's views import this module through its settings.
@@ -27,8 +28,13 @@ KEYLESS = frozenset(
         "/api/v1/ready",
         "/api/v1/schema",
         "/api/v1/docs",
+        "/api/v1/redoc",
     }
 )
+#: The only pages that need nobody to be logged in, beside the files below /static/.
+LOGINLESS = frozenset({"/", "/admin/login/", "/admin/oidc/login", "/admin/oidc/callback"})
+#: Keys that are not valid, from one source in a minute; each costs a statement.
+wrong_keys = Quota(600)
 #: Scope for each method where a view does not say otherwise; methods not named need `write`.
 _DEFAULT: Mapping[str, str] = {"GET": "read", "HEAD": "read", "OPTIONS": "read"}
 
@@ -54,11 +60,27 @@ class KeyAuthentication(BaseAuthentication):
         """Return the holder and the key; `request.auth.project` is the namespace."""
         if request.path_info in KEYLESS:
             return None
-        key = keys.verify(_bearer(request))
-        # The frame's log line names the key.
+        text = _bearer(request)
+        key = _verified(text)
+        # The frame's log line names the key, the audit log whoever holds it.
         inner: HttpRequest = request._request  # noqa: SLF001 - DRF's name for Django's request
         inner.key_name = key.name  # type: ignore[attr-defined]
+        inner.api_key = key  # type: ignore[attr-defined]
         return KeyHolder(key), key
+
+
+def _verified(text: str) -> ApiKey:
+    """Return the key; whoever guesses them is answered without the database after a while."""
+    source = origin.source_of(origin.current().address)
+    # Who shares the address of somebody that guesses shall not suffer for it.
+    if wrong_keys.is_spent(source) and not keys.was_good(text):
+        raise TooManyRequestsError("Too many keys from this address were not valid", 60)
+    try:
+        is_attempts = text.startswith(attempt_tokens.PREFIX)
+        return attempt_tokens.verify(text) if is_attempts else keys.verify(text)
+    except UnauthorizedError:
+        wrong_keys.takes(source)
+        raise
 
 
 class HasScope(BasePermission):
@@ -68,9 +90,14 @@ class HasScope(BasePermission):
         """Raise ForbiddenError naming the scope that is missing."""
         if request.path_info in KEYLESS:
             return True
-        key = key_of(request)
-        scope = scope_for(view, request.method or "")
-        if not keys.allows(key, scope):
+        key, method = key_of(request), request.method or ""
+        if key.session_id is not None or key.agent_id is not None:
+            # Whatever its scopes: these methods hold it to its own work, others would not.
+            if method not in getattr(view, "session_methods", ()):
+                raise ForbiddenError(f"The key {key.name!r} is for the work of its own agent only.")
+            return True
+        scope = scope_for(view, method)
+        if not any(keys.allows(key, word) for word in scope.split(" or ")):
             raise ForbiddenError(
                 f"This needs the scope {scope!r}; the key {key.name!r} has {', '.join(key.scopes)}."
             )
@@ -78,9 +105,16 @@ class HasScope(BasePermission):
 
 
 def scope_for(view: APIView | type[APIView], method: str) -> str:
-    """Return the scope that a method of a view needs."""
+    """Return the scope that a method of a view needs; `read or agent`: one of these is enough."""
     own: Mapping[str, str] = getattr(view, "scopes", {})
     return own.get(method) or _DEFAULT.get(method, "write")
+
+
+def is_executors(view: APIView, method: str, key: ApiKey | None) -> bool:
+    """Tell whether a call belongs to the executor protocol, by what it is or by who sends it."""
+    executors = {"agent", attempt_tokens.SCOPE}
+    words = set(scope_for(view, method).split(" or "))
+    return words <= executors or (key is not None and set(key.scopes) <= executors)
 
 
 def key_of(request: Request) -> ApiKey:

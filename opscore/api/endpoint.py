@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar, TypeVar
+from uuid import UUID
 
 import django_filters
 from django.db.models import QuerySet
@@ -20,15 +21,24 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from opscore.api.auth import project_of
+from opscore.api import etags, idempotency
+from opscore.api.auth import is_executors, key_of, project_of
+from opscore.api.pages import BY_AGE
 from opscore.api.parsers import StrictJSON
 from opscore.api.schema import Schema
+from opscore.api.shown import Shown
 from opscore.api.strict import refuse_other_types
+from opscore.audit.calls import Recorded
 from opscore.errors import InvalidError, Problem
 from opscore.models import Project
 
 S = TypeVar("S", bound=serializers.Serializer[Any])
-_PAGING = frozenset({"after", "limit"})
+_PAGING = frozenset({"after", "limit", "ordering", "fields"})
+#: Unknown fields that an error names, and letters of each name that it shows.
+_NAMED = 20
+_LONGEST_NAME = 80
+_EDITS = frozenset({"put", "patch", "delete"})
+_READS = frozenset({"get", "head", "options"})
 _WHOLE = re.compile(r"-?[0-9]+")
 
 
@@ -68,12 +78,7 @@ class StrictSerializer(serializers.Serializer[Any]):
 
     def to_internal_value(self, data: Any) -> Any:
         """Return the known fields, or report everything that is wrong at once."""
-        names = data if isinstance(data, Mapping) else ()
-        wrong: dict[str, Any] = {
-            str(name): [unknown_word("field", str(name), list(self.fields))]
-            for name in names
-            if name not in self.fields
-        }
+        wrong = _unknown_fields(data, list(self.fields))
         try:
             value = super().to_internal_value(data)
         except serializers.ValidationError as error:
@@ -83,6 +88,20 @@ class StrictSerializer(serializers.Serializer[Any]):
         if wrong:
             raise serializers.ValidationError(wrong)
         return value
+
+
+def _unknown_fields(data: Any, known: list[str]) -> dict[str, Any]:
+    """Return what to say about unknown fields: the first few by name, the others by number."""
+    names = data if isinstance(data, Mapping) else ()
+    unknown = [str(name) for name in names if name not in known]
+    wrong = {_shown(name): [unknown_word("field", name, known)] for name in unknown[:_NAMED]}
+    if len(unknown) > _NAMED:
+        wrong["non_field_errors"] = [f"and {len(unknown) - _NAMED} more unknown fields"]
+    return wrong
+
+
+def _shown(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
 
 
 class KnownParameters(DjangoFilterBackend):
@@ -96,15 +115,20 @@ class KnownParameters(DjangoFilterBackend):
         filters = filterset_class.base_filters if filterset_class else {}
         known = sorted(_PAGING | set(filters))
         wrong = {
-            name: _overlooked(filters.get(name), value)
+            name: _wrong_values(filters.get(name), values)
             if name in known
             else unknown_word("parameter", name, known)
-            for name, value in request.query_params.items()
+            for name, values in request.query_params.lists()
         }
         problems = [Problem(message, name) for name, message in wrong.items() if message]
         if problems:
             raise InvalidError("The list cannot be filtered like that.", problems)
         return super().filter_queryset(request, queryset, view)
+
+
+def _wrong_values(parameter: django_filters.Filter | None, values: list[str]) -> str:
+    # Only the last one would count.
+    return "stands more than once" if len(values) > 1 else _overlooked(parameter, values[0])
 
 
 def _overlooked(parameter: django_filters.Filter | None, value: str) -> str:
@@ -117,18 +141,80 @@ def _overlooked(parameter: django_filters.Filter | None, value: str) -> str:
     return "" if is_text or value else "must not be empty"
 
 
-class Endpoint(APIView):
+class Endpoint(Recorded, APIView):
     """A view of the API; `scopes` names the scope of a method where it is not the usual one."""
 
     scopes: ClassVar[Mapping[str, str]] = {}
+    session_methods: ClassVar[tuple[str, ...]] = ()
+    """Methods for keys of one session or one agent, which they hold to its own work."""
     parser_classes = [StrictJSON]
     content_negotiation_class = AlwaysJSON
     schema = Schema()
+
+    #: Whether what it is sent must stand in no record.
+    is_confidential: ClassVar[bool] = False
+    #: Whether its answers may hold secrets: what an `Idempotency-Key` keeps is encrypted then.
+    answers_secrets: ClassVar[bool] = False
+    #: What it answers with. Then each of its methods honours `fields`, and makes no other ones.
+    shows: ClassVar[Shown | None] = None
+    #: The fields that were asked for; none: all.
+    only: frozenset[str] = frozenset()
+    #: Whether PUT, PATCH and DELETE of what it shows can clash: then it says so by `edited`.
+    is_edited: ClassVar[bool] = False
+    #: What `edited` said of what this request shows; None: nothing.
+    edited_now: Any = None
+
+    def edited(self, **kwargs: Any) -> Any:
+        """Return what edits change, given the words of the path; None: there is nothing yet."""
+        raise NotImplementedError
+
+    def secrets(self, response: Response) -> Mapping[str, Any]:
+        """Return what the answer of a POST shows beside what an `Idempotency-Key` may keep."""
+        return {}
+
+    def perform_authentication(self, request: Request) -> None:
+        """Ask for the key, and count the request before its scope is: a refused one counts too."""
+        super().perform_authentication(request)
+        self.check_throttles(request)
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        """Check the key and the body; then honour `Idempotency-Key` or `If-Match`."""
+        super().initial(request, *args, **kwargs)
+        if self.shows is not None:
+            self.only = frozenset(_wanted_fields(request))
+            _check_fields(self.only, self.shows.fields)
+        name = (request.method or "").lower()
+        method = getattr(self, name, None)
+        if method is None:  # a 405, whatever else came with it
+            return
+        if name not in _READS and not is_executors(self, name.upper(), None):
+            # Refused before anything is done, also by methods that make no use of a body.
+            _ = request.data
+        once = request.headers.get("Idempotency-Key") if name == "post" else None
+        if once is not None:
+            self.post = idempotency.once(method, request, once, is_sealed=self.answers_secrets)
+        elif self.is_edited and name in _EDITS:
+            setattr(self, name, etags.guarded(method, request, self))
+        elif self.is_edited and name == "get":
+            # Before it is read: a tag may be older than what it names, never younger.
+            self.edited_now = etags.edited_of(self, kwargs)
+        elif name in _EDITS:
+            etags.refuse(request)
 
     @property
     def project(self) -> Project:
         """The namespace of the key that was sent."""
         return project_of(self.request)
+
+    @property
+    def own_session(self) -> UUID | None:
+        """The only session that the key may act for; None: it is not bound to one."""
+        return key_of(self.request).session_id
+
+    @property
+    def own_agent(self) -> UUID | None:
+        """The only agent that the key may act as; None: it is not bound to one."""
+        return key_of(self.request).agent_id
 
     @property
     def actor(self) -> str:
@@ -144,11 +230,35 @@ class Endpoint(APIView):
         data: dict[str, Any] = serializer.validated_data
         return data
 
+    def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
+        """Give one object its tag, and only the fields that are asked for. Raises InvalidError."""
+        response = super().finalize_response(request, response, *args, **kwargs)
+        if response.status_code < 300 and isinstance(response.data, Mapping):
+            response.data = pruned(response.data, self.only)
+        if request.method == "POST" and response.status_code < 300:
+            response.data = _joined(response.data, self.secrets(response))
+        elif response.status_code == 200 and not isinstance(self, Listing):
+            self._finish(request, response)
+        return response
+
+    def _finish(self, request: Request, response: Any) -> None:
+        wanted = _wanted_fields(request) if request.method == "GET" else set()
+        if wanted and self.shows is None:
+            _check_fields(wanted, list(response.data))
+            response.data = pruned(response.data, wanted)
+        if not self.is_edited:
+            if request.method == "GET":
+                etags.tagged(response, request)
+        elif self.edited_now is not None:
+            etags.tagged(response, request, self.edited_now)
+
 
 class Listing(Endpoint, ListAPIView[Any]):
     """A list with filters and pages; `newest` gives its rows for the key's project."""
 
     filter_backends = [KnownParameters]
+    #: Word -> a column that is unique in the list and indexed; the first, falling, is the default.
+    orderings: ClassVar[Mapping[str, str]] = BY_AGE
 
     def newest(self) -> QuerySet[Any]:
         """Return the rows that the key may see."""
@@ -163,8 +273,43 @@ class Listing(Endpoint, ListAPIView[Any]):
         """Return one page, newest first."""
         return self.list(request, *args, **kwargs)
 
+    def get_serializer(self, *args: Any, **kwargs: Any) -> Any:
+        """Make only the fields of the rows that `fields` names. Raises InvalidError."""
+        serializer = super().get_serializer(*args, **kwargs)
+        wanted = _wanted_fields(self.request) if self.request.method == "GET" else set()
+        row = getattr(serializer, "child", None)
+        if wanted and row is not None:
+            _check_fields(wanted, list(row.fields))
+            for name in set(row.fields) - wanted:
+                row.fields.pop(name)
+        return serializer
+
     def _model(self) -> Any:
         return self.serializer_class.Meta.model._default_manager  # type: ignore[union-attr]  # noqa: SLF001
+
+
+def _joined(shown: Any, more: Mapping[str, Any]) -> Any:
+    return {**shown, **more} if more else shown
+
+
+def _wanted_fields(request: Request | HttpRequest) -> set[str]:
+    """Return the words of `?fields=`; none: all fields."""
+    text = request.GET.get("fields", "")
+    return {word.strip() for word in text.split(",")} - {""}
+
+
+def pruned(shown: Mapping[str, Any], wanted: Collection[str]) -> Mapping[str, Any]:
+    """Return the fields that are wanted; none named: all."""
+    return {name: value for name, value in shown.items() if name in wanted} if wanted else shown
+
+
+def _check_fields(wanted: Collection[str], known: list[str]) -> None:
+    problems = [
+        Problem(unknown_word("field", word, known), "fields")
+        for word in sorted({*wanted} - {*known})
+    ]
+    if problems:
+        raise InvalidError("There are no such fields.", problems)
 
 
 def is_documenting(view: APIView) -> bool:
@@ -174,6 +319,8 @@ def is_documenting(view: APIView) -> bool:
 
 def unknown_word(kind: str, name: str, known: list[str]) -> str:
     """Return a sentence about a word that is not known, with the nearest known one."""
+    # An answer must not be as large as what was sent, nor cost as much as that to make.
+    name = _shown(name)
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
     return f"unknown {kind} {name!r}; {hint}"

@@ -29,6 +29,7 @@ class EventFilter(django_filters.FilterSet):
     run = django_filters.UUIDFilter(field_name="run_id")
     task = django_filters.UUIDFilter(field_name="task_id")
     agent = django_filters.UUIDFilter(field_name="agent_id")
+    actor = django_filters.CharFilter(help_text="Who did it.")
 
     class Meta:
         model = Event
@@ -39,6 +40,7 @@ class Events(Listing):
     """Retries, losses, restarts, cancels: what people want to know later."""
 
     serializer_class = EventSerializer
+    orderings = {"at": "pk"}
     filterset_class = EventFilter
 
     def newest(self) -> QuerySet[Any]:

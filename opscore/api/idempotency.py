@@ -1,4 +1,7 @@
-"""`Idempotency-Key`: a POST that is sent again gets the first answer, and is done once."""
+"""`Idempotency-Key`: a POST that is sent again gets the first answer, and is done once.
+
+`opscore.api.endpoint` wraps every POST whose request has the header; others cost nothing.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,7 @@ import json
 import re
 from collections.abc import Callable
 from datetime import timedelta
-from functools import wraps
-from typing import Any, TypeVar
+from typing import Any
 
 from django.db import connection, transaction
 from django.utils import timezone
@@ -16,15 +18,16 @@ from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from opscore.api.auth import project_of
+from opscore.api.auth import key_of, project_of
 from opscore.config import load_config
 from opscore.errors import ConflictError, InvalidError, OpsCoreError
 from opscore.models import IdempotentAnswer
+from opscore.sealing import seal, unseal
 
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _KEPT_HEADERS = ("Location",)
-
-Method = TypeVar("Method", bound=Callable[..., Response])
+#: Header of an answer that was given before: nothing was done this time.
+REPLAYED = "Idempotency-Replayed"
 
 
 class KeyInUseError(ConflictError):
@@ -41,28 +44,26 @@ class KeyMismatchError(OpsCoreError):
     code = "idempotency_mismatch"
 
 
-def idempotent(method: Method) -> Method:
-    """Make a view's POST honour `Idempotency-Key`.
+def once(
+    method: Callable[..., Response], request: Request, key: str, *, is_sealed: bool
+) -> Callable[..., Response]:
+    """Wrap the POST of a view so that it is done once for its `Idempotency-Key`.
 
     What it creates and the answer that is kept commit in one transaction, so a crash leaves
     both or neither. Only a 2xx answer is kept: a refused or failed request frees its key.
+    `is_sealed`: its answer may hold secrets, so it is kept encrypted.
     """
 
-    @wraps(method)
-    def once(view: Any, request: Request, *args: Any, **kwargs: Any) -> Response:
-        key = request.headers.get("Idempotency-Key")
-        if key is None:
-            return method(view, request, *args, **kwargs)
+    def post(*args: Any, **kwargs: Any) -> Response:
         if not _KEY.fullmatch(key):
             raise InvalidError("Idempotency-Key must be 1 to 255 printable ASCII characters.")
         with transaction.atomic():
-            return _once(request, key, lambda: method(view, request, *args, **kwargs))
+            return _once(request, key, lambda: method(*args, **kwargs), is_sealed)
 
-    once.is_idempotent = True  # type: ignore[attr-defined]
-    return once  # type: ignore[return-value]
+    return post
 
 
-def _once(request: Request, key: str, run: Callable[[], Response]) -> Response:
+def _once(request: Request, key: str, run: Callable[[], Response], is_sealed: bool) -> Response:
     project = project_of(request)
     target = _target(request)
     digest = _digest(request)
@@ -74,14 +75,15 @@ def _once(request: Request, key: str, run: Callable[[], Response]) -> Response:
     if first is not None:
         return _replayed(first, digest)
     response = run()
-    if response.status_code < 300:
+    # Who still waits has no answer yet: see `opscore.api.waiting`.
+    if response.status_code < 300 and not hasattr(response, "patience"):
         IdempotentAnswer.objects.create(
             project=project,
             key=key,
             target=target,
             body_digest=digest,
             status=response.status_code,
-            answer=_kept(response),
+            answer=_kept(response, is_sealed),
         )
     return response
 
@@ -98,21 +100,31 @@ def _replayed(first: IdempotentAnswer, digest: str) -> Response:
     if first.body_digest != digest:
         raise KeyMismatchError
     answer: dict[str, Any] = first.answer or {}
-    headers = {**answer["headers"], "Idempotency-Replayed": "true"}
-    return Response(answer["body"], status=first.status, headers=headers)
+    headers = {**answer["headers"], REPLAYED: "true"}
+    sealed = answer.get("sealed")
+    body = json.loads(unseal(sealed.encode())) if sealed else answer["body"]
+    return Response(body, status=first.status, headers=headers)
 
 
-def _kept(response: Response) -> dict[str, Any]:
+def _kept(response: Response, is_sealed: bool) -> dict[str, Any]:
     headers = {name: response[name] for name in _KEPT_HEADERS if name in response}
-    return {"body": json.loads(JSONRenderer().render(response.data) or b"null"), "headers": headers}
+    text = JSONRenderer().render(response.data).decode() or "null"
+    body = {"sealed": seal(text).decode()} if is_sealed else {"body": json.loads(text)}
+    return {**body, "headers": headers}
 
 
 def _target(request: Request) -> str:
     """Return what was asked, in the 255 characters that are kept of it."""
     # /tasks and /api/v1/tasks are one thing, and so is a key that was used at either.
     path = request.path_info.removeprefix("/api/v1")
-    query = request.META.get("QUERY_STRING", "")
+    # How long the client would wait for the end changes nothing about what is done.
+    pairs = request.META.get("QUERY_STRING", "").split("&")
+    query = "&".join(pair for pair in pairs if not pair.startswith("wait="))
     asked = f"?{hashlib.sha256(query.encode()).hexdigest()}" if query else ""
+    # A bound key must not be given the answer that was given to another agent.
+    sender = key_of(request)
+    bound = sender.agent_id or sender.session_id
+    asked += f" as {bound}" if bound else ""
     return f"{request.method} {path}"[: 255 - len(asked)] + asked
 
 

@@ -11,11 +11,14 @@ from typing import Any
 
 import structlog
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import Resolver404, resolve
 
+from opscore import origin
 from opscore.api import problems
+from opscore.api.headers import protect
 from opscore.api.threads import in_thread
 from opscore.config import load_config
 from opscore.ids import uuid7
@@ -64,7 +67,7 @@ class RequestFrame:
     def _answer(self, request: HttpRequest) -> HttpResponseBase:
         with _framed(request) as done:
             if is_page(request.path_info):
-                return done(self.get_response(request))
+                return done(_other_host(request) or self.get_response(request))
             try:
                 route = _routed(request)
                 return done(_called(getattr(route.view, "once", route.view), request, route))
@@ -74,12 +77,13 @@ class RequestFrame:
     async def _answer_async(self, request: HttpRequest) -> HttpResponseBase:
         with _framed(request) as done:
             if is_page(request.path_info):
-                return done(await self.get_response(request))
+                return done(_other_host(request) or await self.get_response(request))
             try:
                 route = _routed(request)
                 if _is_async(route):
                     return done(await route.view(request, *route.args, **route.kwargs))
-                return done(await in_thread(_called)(route.view, request, route))
+                apart = getattr(getattr(route.view, "cls", None), "apart", False)
+                return done(await in_thread(_called, apart=apart)(route.view, request, route))
             except Exception as error:  # noqa: BLE001 - the last place before the user
                 return done(_failed(error))
 
@@ -89,24 +93,35 @@ def is_page(path: str) -> bool:
     return path == "/" or path.removeprefix("/").partition("/")[0] in PAGES
 
 
+def sane_id(given: str) -> str:
+    """Return the request id that a client chose, if it can be logged; else a new one."""
+    return given if _SANE_ID.fullmatch(given) else uuid7().hex
+
+
 @contextmanager
 def _framed(request: HttpRequest) -> Iterator[Callable[[HttpResponseBase], HttpResponseBase]]:
-    given = request.headers.get("X-Request-ID", "")
-    request_id = given if _SANE_ID.fullmatch(given) else uuid7().hex
+    request_id = sane_id(request.headers.get("X-Request-ID", ""))
     started = time.monotonic()
 
     def done(response: HttpResponseBase) -> HttpResponseBase:
         response["X-Request-ID"] = request_id
+        protect(response, request.path_info, is_page=is_page(request.path_info))
         if not is_page(request.path_info):
-            response["X-Content-Type-Options"] = "nosniff"
             response.setdefault("Cache-Control", "no-store")
+            if not response.streaming:
+                # The server sends a large body in parts, and would not name its length.
+                response.setdefault("Content-Length", str(len(response.content)))  # type: ignore[attr-defined]
             # Django would add a line of its own for every 4xx.
             response._has_been_logged = True  # type: ignore[attr-defined]  # noqa: SLF001
         if request.method not in _READS:
             _log_write(request, response, started)
         return response
 
-    with structlog.contextvars.bound_contextvars(request_id=request_id):
+    if not origin.is_trusted(request.META.get("REMOTE_ADDR")):
+        # Whoever could send it would be taken for a client on HTTPS.
+        request.META.pop("HTTP_X_FORWARDED_PROTO", None)
+    source = origin.Origin(origin.address_of(request), request_id)
+    with structlog.contextvars.bound_contextvars(request_id=request_id), origin.begun(source):
         yield done
 
 
@@ -119,6 +134,19 @@ def _log_write(request: HttpRequest, response: HttpResponseBase, started: float)
         ms=round((time.monotonic() - started) * 1000, 1),
         key=getattr(request, "key_name", ""),
     )
+
+
+def _other_host(request: HttpRequest) -> HttpResponse | None:
+    """Refuse pages under a name that is not ours; Django would log a traceback for each."""
+    try:
+        request.get_host()
+    except DisallowedHost:
+        words = "Ops-Core has no pages under this host name (OPSCORE_ALLOWED_HOSTS)."
+        answer = HttpResponse(words, status=400, content_type="text/plain")
+        # Or each would be a line in the console of the operator.
+        answer._has_been_logged = True  # type: ignore[attr-defined]  # noqa: SLF001
+        return answer
+    return None
 
 
 def _routed(request: HttpRequest) -> Route:

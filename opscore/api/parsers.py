@@ -13,6 +13,7 @@ from opscore.errors import InvalidError
 
 #: Deeper documents serve nobody and cost stack in every program that reads them later.
 MAX_DEPTH = 64
+_SHOWN = 80
 
 
 class StrictJSON(BaseParser):
@@ -80,7 +81,9 @@ def decoded(raw: bytes) -> str:
 def parse_json(text: str) -> Any:
     """Return the value of a JSON text that can be stored; raises InvalidError saying where."""
     try:
-        value = json.loads(text, parse_constant=_no_constant, parse_float=finite)
+        value = json.loads(
+            text, parse_constant=_no_constant, parse_float=finite, object_pairs_hook=_once_each
+        )
     except json.JSONDecodeError as error:
         raise InvalidError(
             f"The body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}."
@@ -92,6 +95,16 @@ def parse_json(text: str) -> Any:
         raise InvalidError(f"The body is not valid: {error}.") from None
     check_storable(value)
     return value
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse a name that stands twice: who checked the first value would not have seen the last."""
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise InvalidError(f"The body has {name[:_SHOWN]!r} twice in one object.")
+        found[name] = value
+    return found
 
 
 def check_storable(value: Any) -> None:

@@ -1,4 +1,4 @@
-"""Every error as one JSON shape: type, title, status, code, detail, request_id, problems."""
+"""Every error as one JSON shape: type, title, status, code, detail, request_id, errors."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from django.core.exceptions import (
     PermissionDenied,
     RequestDataTooBig,
     SuspiciousOperation,
+    TooManyFieldsSent,
     ValidationError,
 )
 from django.db.utils import DataError, InterfaceError, OperationalError
@@ -30,8 +31,10 @@ _CODES = {
     404: "not_found",
     405: "method_not_allowed",
     406: "not_acceptable",
+    408: "timeout",
     409: "conflict",
     413: "too_large",
+    414: "too_long",
     415: "unsupported_media_type",
     429: "throttled",
     503: "unavailable",
@@ -39,6 +42,10 @@ _CODES = {
 #: The challenge of RFC 6750; a browser shows no password box for it.
 CHALLENGE = {"WWW-Authenticate": 'Bearer realm="ops-core"'}
 _AGAIN = {"Retry-After": "1"}
+#: Errors that one answer lists, as of a definition, and characters of a sentence.
+_LISTED = 100
+_LONGEST = 2000
+_NOT_VALID = "A value in the request is not valid."
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,8 @@ class Failure:
     code: str = ""
     problems: tuple[Problem, ...] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """More members of the object, for programs: the present version of what was changed."""
 
     def body(self) -> dict[str, Any]:
         """Return the JSON object; the request id comes from the log context."""
@@ -60,7 +69,8 @@ class Failure:
             "code": self.code or _CODES.get(self.status, "internal"),
             "detail": _sendable(self.detail),
             "request_id": structlog.contextvars.get_contextvars().get("request_id", ""),
-            "problems": [_sendable(problem.as_dict()) for problem in self.problems],
+            "errors": [_sendable(problem.as_dict()) for problem in self.problems],
+            **self.extra,
         }
 
     def respond(self) -> JsonResponse:
@@ -74,10 +84,14 @@ INTERNAL = Failure(500, "Something went wrong inside Ops-Core; its log has the r
 
 
 def _sendable(said: Any) -> Any:
-    """Write halves of surrogate pairs, which have no UTF-8, as their escapes."""
+    """Write halves of surrogate pairs, which have no UTF-8, as their escapes; cut what is long."""
     if isinstance(said, dict):
         return {name: _sendable(value) for name, value in said.items()}
-    return said.encode("utf-8", "backslashreplace").decode() if isinstance(said, str) else said
+    if not isinstance(said, str):
+        return said
+    # An answer must not be as large as what was sent.
+    text = said if len(said) <= _LONGEST else f"{said[:_LONGEST]}…"
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def answer(error: Exception, context: Mapping[str, Any]) -> Response | None:
@@ -117,12 +131,13 @@ def _ours(error: OpsCoreError) -> Failure:
     elif error.status == 503:
         headers |= _AGAIN
     problems = tuple(getattr(error, "problems", ()))
-    return Failure(error.status, str(error), error.code, problems, headers)
+    extra = getattr(error, "extra", {})
+    return Failure(error.status, str(error), error.code, problems, headers, extra)
 
 
 def _drf(error: exceptions.APIException) -> Failure:
     if isinstance(error, exceptions.ValidationError):
-        problems = tuple(_flattened(error.detail))
+        problems = _shortened(list(_flattened(error.detail)))
         detail = str(problems[0]) if len(problems) == 1 else "What was sent is not valid."
         return Failure(400, detail, problems=problems)
     headers: dict[str, str] = {}
@@ -142,17 +157,25 @@ def _django(error: Exception) -> Failure | None:
     if isinstance(error, RequestDataTooBig):
         return too_large()
     if isinstance(error, SuspiciousOperation | DataError):
-        return Failure(400, "A value in the request is not valid.")
+        too_many = isinstance(error, TooManyFieldsSent)
+        what = "The address has too many parameters." if too_many else _NOT_VALID
+        return Failure(400, what)
     if isinstance(error, ValidationError):
         return Failure(400, "; ".join(error.messages))
     return None
 
 
+def _shortened(problems: list[Problem]) -> tuple[Problem, ...]:
+    """Keep the first of very many: an answer must not be as large as what was sent."""
+    left = len(problems) - _LISTED
+    more = [Problem(f"and {left} more errors")] if left > 0 else []
+    return (*problems[:_LISTED], *more)
+
+
 def _flattened(detail: Any, path: str = "") -> Iterator[Problem]:
     if isinstance(detail, Mapping):
         for name, inner in detail.items():
-            own = "" if name == "non_field_errors" else str(name)
-            yield from _flattened(inner, f"{path}.{own}".strip("."))
+            yield from _flattened(inner, _below(path, name))
     elif isinstance(detail, list):
         for number, inner in enumerate(detail):
             # A list of messages belongs to the field; a list of mappings to its items.
@@ -160,3 +183,10 @@ def _flattened(detail: Any, path: str = "") -> Iterator[Problem]:
             yield from _flattened(inner, f"{path}[{number}]" if nested else path)
     else:
         yield Problem(str(detail), path)
+
+
+def _below(path: str, name: object) -> str:
+    """Return the path of a field, or, by its number, of an item of a list."""
+    if isinstance(name, int):
+        return f"{path}[{name}]"
+    return path if name == "non_field_errors" else f"{path}.{name}".strip(".")

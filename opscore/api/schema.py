@@ -13,8 +13,10 @@ from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.settings import spectacular_settings
 from drf_spectacular.utils import Direction, OpenApiParameter
 from rest_framework import serializers
+from rest_framework.generics import ListAPIView
 
 from opscore.api.auth import KEYLESS, scope_for
+from opscore.api.etags import PATTERN
 from opscore.api.problems import Failure
 
 IDEMPOTENCY_KEY = OpenApiParameter(
@@ -24,7 +26,20 @@ IDEMPOTENCY_KEY = OpenApiParameter(
     pattern="^[!-~]{1,255}$",
     description="A request sent again with the same key gets the first answer.",
 )
+IF_MATCH = OpenApiParameter(
+    "If-Match",
+    str,
+    OpenApiParameter.HEADER,
+    pattern=f"^({PATTERN})$",
+    description="The `ETag` of what you read: 412 when it was changed meanwhile.",
+)
 
+
+FIELDS = OpenApiParameter(
+    "fields",
+    str,
+    description="Only these fields of the answer, as `id,status`; others cost nothing.",
+)
 
 #: One character that is no white space, as Python's `strip` understands it.
 _NOT_BLANK = r"[^\s\x1c-\x1f\x85]"
@@ -54,6 +69,9 @@ class ProblemSerializer(serializers.Serializer[Any]):
     message = serializers.CharField()
     path = serializers.CharField(required=False, help_text="As `tasks.review.needs[0]`.")
     line = serializers.IntegerField(required=False, help_text="1-based, of a definition's text.")
+    file = serializers.CharField(
+        required=False, help_text="Where several texts were sent together: the one it is in."
+    )
 
 
 class ErrorSerializer(serializers.Serializer[Any]):
@@ -65,7 +83,8 @@ class ErrorSerializer(serializers.Serializer[Any]):
     code = serializers.CharField(help_text="A word for programs; it does not change.")
     detail = serializers.CharField(help_text="A sentence for people.")
     request_id = serializers.CharField()
-    problems = ProblemSerializer(many=True)
+    # DRF takes declared fields out of the class: its own `errors` stays what it is.
+    errors = ProblemSerializer(many=True)  # type: ignore[assignment]
 
 
 class KeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
@@ -98,6 +117,7 @@ class Schema(AutoSchema):
 
     def get_auth(self) -> list[dict[str, Any]]:
         """Say that the exact list of keyless paths needs none."""
+        super().get_auth()  # it adds the scheme to the document
         return [] if self.path in KEYLESS else [{"ApiKey": []}]
 
     def get_description(self) -> str:  # type: ignore[override] # DRF's own schemas differ
@@ -113,15 +133,35 @@ class Schema(AutoSchema):
         )
 
     def get_override_parameters(self) -> list[Any]:
-        """Add `Idempotency-Key` where a POST honours it."""
-        handler = getattr(self.view, self.method.lower(), None)
-        return [IDEMPOTENCY_KEY] if getattr(handler, "is_idempotent", False) else []
+        """Add the headers that every method of the kind honours."""
+        if self.method == "POST":
+            return [IDEMPOTENCY_KEY]
+        if self.method == "GET" and self._is_object():
+            return [FIELDS]
+        edits = self.method in {"PUT", "PATCH", "DELETE"} and getattr(self.view, "is_edited", False)
+        return [IF_MATCH] if edits else []
+
+    def _is_object(self) -> bool:
+        """Tell whether the answer is one object; lists declare their own `fields`."""
+        is_other = self.path in KEYLESS or self.path.endswith("/stream")
+        return not is_other and not isinstance(self.view, ListAPIView)
 
     def _get_filter_parameters(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = super()._get_filter_parameters()  # type: ignore[no-untyped-call]
         for parameter in found:
             if parameter["schema"].get("type") == "array":
                 parameter["schema"]["minItems"] = 1
+        return found
+
+    def _map_serializer_field(
+        self, field: Any, direction: Direction, bypass_extensions: bool = False
+    ) -> Any:
+        found: Any = super()._map_serializer_field(  # type: ignore[no-untyped-call]
+            field, direction, bypass_extensions
+        )
+        if {} in (found or {}).get("oneOf", ()):
+            # "Anything, or null" would be both for null, and `oneOf` is exactly one.
+            del found["oneOf"]
         return found
 
     def _map_basic_serializer(self, serializer: Any, direction: Direction) -> Any:

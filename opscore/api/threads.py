@@ -17,12 +17,15 @@ T = TypeVar("T")
 #: a thread for each request, and with it a new connection (3 ms).
 THREADS = 8
 _pool = ThreadPoolExecutor(THREADS, thread_name_prefix="api")
+#: For what must answer also when all threads of the API are busy: whether the platform is well.
+_apart = ThreadPoolExecutor(1, thread_name_prefix="api-apart")
 
 
-def in_thread(function: Callable[P, T]) -> Callable[P, Awaitable[T]]:
+def in_thread(function: Callable[P, T], *, apart: bool = False) -> Callable[P, Awaitable[T]]:
     """Return `function` as a coroutine function that runs in one of the API's threads.
 
     The caller's context variables go with it; a broken connection is dropped afterwards.
+    `apart`: in a thread that no other request can keep busy.
     """
 
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -31,4 +34,4 @@ def in_thread(function: Callable[P, T]) -> Callable[P, Awaitable[T]]:
         finally:
             release()
 
-    return sync_to_async(run, thread_sensitive=False, executor=_pool)
+    return sync_to_async(run, thread_sensitive=False, executor=_apart if apart else _pool)

@@ -36,7 +36,7 @@ class Arrival:
         self, config: Config, probe: Probe, since: datetime, say: Callable[[str], None]
     ) -> None:
         self._host = config.node_name or socket.gethostname()
-        self._wanted = wanted_agents(config.agents_file)
+        self._wanted = wanted_agents(config.agents_file, probe.set_sizes(self._host))
         self._probe = probe
         self._since = since
         self._say = say
@@ -47,19 +47,21 @@ class Arrival:
         give_up_at = time.monotonic() + within_s
         while True:
             seen = self._probe.agents()
-            agents = [agent for agent in seen if self._is_awaited(agent)]
+            ours = [agent for agent in seen if self._is_ours(agent)]
+            self._name_given_up(ours)
+            wanted = self._wanted - self._stopped(seen)
+            agents = [agent for agent in ours if self._in_file(agent) in wanted]
             ready = sum(agent.is_ready for agent in agents)
-            given_up = self._name_given_up(agents)
-            wanted = len(self._wanted - self._stopped(seen))
-            if ready + given_up >= wanted:
+            given_up = sum(agent.status == "error" for agent in agents)
+            if ready + given_up >= len(wanted):
                 return
             check()
             if time.monotonic() > give_up_at:
-                self._say_how_many(agents, ready, wanted)
+                self._say_how_many(agents, ready, len(wanted))
                 return
             time.sleep(_POLL_S)
 
-    def _is_awaited(self, agent: Seen) -> bool:
+    def _is_ours(self, agent: Seen) -> bool:
         is_theirs = agent.host != self._host or agent.spec == _PLATFORM_SPEC
         is_new = agent.changed_at >= self._since
         return not is_theirs and is_new and agent.desired == "running"
@@ -67,21 +69,24 @@ class Arrival:
     def _stopped(self, agents: Sequence[Seen]) -> set[str]:
         """Return which agents of the file an operator has stopped: they stay down."""
         return {
-            agent.name.removesuffix(f"@{self._host}")
+            self._in_file(agent)
             for agent in agents
             if agent.host == self._host and agent.desired == "stopped"
         }
 
-    def _name_given_up(self, agents: Sequence[Seen]) -> int:
-        given_up = [agent for agent in agents if agent.status == "error"]
-        for agent in given_up:
-            if agent.name not in self._named:
+    def _in_file(self, agent: Seen) -> str:
+        """Return the name that the host's file gives the agent; a taken one got the host's."""
+        return agent.name.removesuffix(f"@{self._host}")
+
+    def _name_given_up(self, agents: Sequence[Seen]) -> None:
+        for agent in agents:
+            if agent.status == "error" and agent.name not in self._named:
                 self._named.add(agent.name)
                 facts = {"agent": agent.name, "reason": agent.reason}
                 self._say(f"supervisor: {sentence('agent.error', facts)}")
-        return len(given_up)
 
     def _say_how_many(self, agents: Sequence[Seen], ready: int, wanted: int) -> None:
-        counts = Counter(agent.status for agent in agents)
-        found = ", ".join(f"{count} {status}" for status, count in counts.items()) or "none seen"
-        self._say(f"Only {ready} of {wanted} agents are active ({found}).")
+        counts = Counter(agent.status for agent in agents if not agent.is_ready)
+        counts["not begun"] = wanted - len(agents)
+        others = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+        self._say(f"Only {ready} of {wanted} agents are active ({others}).")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from opscore.documents import read
 from opscore.errors import OpsCoreError
@@ -66,6 +67,17 @@ class Probe:
             path = page.get("next")
         return found
 
+    def set_sizes(self, host: str) -> dict[str, int]:
+        """Return the specs of a host whose number of agents is not what its file says."""
+        specs = (self._get(f"/api/v1/hosts/{quote(host, safe='')}") or {}).get("specs", ())
+        sizes = {
+            spec["name"]: spec["scaled_replicas"]
+            if spec["set_replicas"] is None
+            else spec["set_replicas"]
+            for spec in specs
+        }
+        return {name: size for name, size in sizes.items() if size is not None}
+
     def _get(self, path: str) -> dict[str, Any] | None:
         request = urllib.request.Request(self._url + path, headers=self._headers)  # noqa: S310 - our own URL
         try:
@@ -76,13 +88,20 @@ class Probe:
         return found if isinstance(found, dict) else {}
 
 
-def wanted_agents(agents_file: Path) -> frozenset[str]:
-    """Return the agents that the host's file asks for; a wrong file is its supervisor's news."""
+def wanted_agents(agents_file: Path, set_sizes: Mapping[str, int]) -> frozenset[str]:
+    """Return the agents that a host should have: `set_sizes` goes before what its file says.
+
+    A wrong file is its supervisor's news.
+    """
     try:
         specs = read(agents_file.read_bytes()).data["agents"].items()
-        counts = {spec: int(body.get("replicas", 1)) for spec, body in specs}
+        counts = {name: set_sizes.get(name, _count_of(spec)) for name, spec in specs}
     except (OSError, OpsCoreError, AttributeError, KeyError, TypeError, ValueError):
         return frozenset()
     return frozenset(
         f"{spec}-{number}" for spec, count in counts.items() for number in range(1, count + 1)
     )
+
+
+def _count_of(spec: Mapping[str, Any]) -> int:
+    return int(spec["autoscale"]["min"] if "autoscale" in spec else spec.get("replicas", 1))

@@ -28,6 +28,9 @@ from opscore.platform.probe import Probe
 
 _ANSWER_WITHIN_S = 60.0
 _POLL_S = 0.05
+#: What every web server of ours is started with: connections above what OPSCORE_HELD_REQUESTS may
+#: hold, so that there is one for /health; and an end before whoever stops it loses patience (10 s).
+WEB_OPTIONS = ("--no-ws", "--backpressure", "4096", "--workers-kill-timeout", "8")
 
 
 class PlatformError(UnavailableError):
@@ -170,6 +173,10 @@ class Platform:
     def _start_parts(self, port: int) -> None:
         env = self.environment()
         env |= {"OPSCORE_PORT": str(port), "OPSCORE_API_URL": self.api_url}
+        env["OPSCORE_PUBLIC_URL"] = self.config.public_url or self.api_url
+        if not self.config.push_networks and not self.config.database_url:
+            # All on one machine: so are its agents of kind http.
+            env["OPSCORE_PUSH_NETWORKS"] = "127.0.0.0/8,::1/128"
         # Stopped in the opposite order: the supervisor drains while everything else works.
         for part in self._all_parts(port):
             self._logs.append(ImportantLines(part.name, part.log))
@@ -179,11 +186,12 @@ class Platform:
 
     def _all_parts(self, port: int) -> list[Part]:
         web = ["--interface", "asgi", "--host", address_of(self.config.host), "--port", str(port)]
-        quiet = ["--workers", "1", "--no-ws", "--log-level", "warning"]
+        quiet = ["--workers", "1", *WEB_OPTIONS, "--log-level", "warning"]
         beat = ["--pidfile=", "--loglevel=WARNING"]
         commands: dict[str, Sequence[str]] = {
             "web": ["-m", "granian", *web, *quiet, "opscore.asgi:application"],
             "beat": ["-m", "celery", "-A", "opscore", "beat", *beat],
+            "pusher": ["manage.py", "push"],
         }
         if self._flower:
             flower_port = free_port()
@@ -196,7 +204,7 @@ class Platform:
                 name,
                 [sys.executable, *command],
                 log_dir,
-                grace_s=self.config.drain_s + 10 if name == "supervisor" else 10,
+                grace_s=self.config.drain_s + 10 if name in {"supervisor", "pusher"} else 10,
             )
             for name, command in commands.items()
         ]

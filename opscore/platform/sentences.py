@@ -15,7 +15,8 @@ _ORIGIN = frozenset({"level", "logger", "timestamp", "event", "agent_id", "reque
 _KNOWN = {
     "agent.broker_away": "agent {agent} cannot reach the broker and tries again: {error}",
     "agent.error": "agent {agent} was given up: {reason}",
-    "agent.restarting": "agent {agent} is started again: {reason}",
+    # Whether it starts again is decided later: one that was retired stays down.
+    "agent.restarting": "agent {agent} has ended: {reason}",
     "agent.unresponsive": "agent {agent} does not answer: {reason}",
     "broker.lost_memory": "the broker has lost its memory; what waits is sent again",
     "hint.not_sent": "the broker was not told of {tasks} tasks, they are sent again: {error}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import LiteralString
 
-from tasks.transitions.fragments import REACH, READY, RUNNABLE
+from tasks.transitions.fragments import HOME, REACH, READY, RUNNABLE
 
 #: Gives back what ended sessions held: a loss, not an attempt. Rows that lost their agent
 #: `max_losses` times stay as they are and come back in `poison`, for FAIL.
@@ -60,12 +60,35 @@ SELECT (SELECT COALESCE(json_agg(back), '[]') FROM back) AS ready,
 """
 
 #: Puts back one task that its session claimed without learning of it: neither attempt nor loss.
+#: `fence`: that attempt only; NULL: whichever the session holds.
 UNCLAIM: LiteralString = f"""
 UPDATE tasks_task t
    SET status = 'queued', fence = t.fence + 1, session_id = NULL, lease_until = NULL,
        hinted_at = now()
  WHERE t.id = %(id)s AND t.session_id = %(session)s AND t.status = 'running'
+   AND (%(fence)s::int IS NULL OR t.fence = %(fence)s)
 RETURNING {READY}
+"""
+
+#: Gives back one attempt whose agent was lost under it: a loss, not an attempt. No row: its fence
+#: is old, or it was lost too often already.
+LOSE: LiteralString = f"""
+WITH back AS (
+  UPDATE tasks_task t
+     SET status = 'queued', losses = t.losses + 1, fence = t.fence + 1, session_id = NULL,
+         lease_until = NULL, ready_at = clock_timestamp(), hinted_at = now(), hints = 0
+   WHERE t.id = %(id)s AND t.fence = %(fence)s AND t.status = 'running'
+     AND t.losses < %(max_losses)s
+  RETURNING {READY}, t.losses, t.fence, t.started_at),
+tried AS (
+  INSERT INTO tasks_attempt (task_id, number, fence, outcome, session_id, error, started_at)
+  SELECT id, attempt, fence - 1, 'lost', %(session)s,
+         jsonb_build_object('type', 'lost', 'message', %(reason)s::text), started_at FROM back),
+noted AS (
+  INSERT INTO opscore_event (project_id, kind, run_id, task_id, agent_id, actor, data)
+  SELECT project_id, 'task.lost', run_id, id, %(agent)s, '',
+         jsonb_build_object('message', %(reason)s::text, 'losses', losses) FROM back)
+SELECT * FROM back
 """
 
 #: Retries whose backoff is over. SKIP LOCKED: any number of reconcilers at once.
@@ -106,19 +129,19 @@ WITH due AS (
      FOR NO KEY UPDATE OF t SKIP LOCKED)
 UPDATE tasks_task t
    SET hinted_at = now(),
-       hints = CASE WHEN t.queue = ANY(%(held)s::text[]) THEN greatest(t.hints, least(t.hints + 1, 3))
+       hints = CASE WHEN {HOME} = ANY(%(held)s::text[]) THEN greatest(t.hints, least(t.hints + 1, 3))
                     ELSE least(t.hints + 1, 100) END
   FROM due WHERE t.id = due.id
-RETURNING {READY}, t.queue = ANY(%(held)s::text[]) AS held
+RETURNING {READY}, {HOME} = ANY(%(held)s::text[]) AS held
 """
 
-#: Queues in which a hint is due again, with all that is queued for them.
-STALE_QUEUES: LiteralString = """
-SELECT queue, count(*) AS tasks FROM tasks_task
- WHERE status = 'queued' AND queue IN (
-       SELECT queue FROM tasks_task
-        WHERE status = 'queued' AND hinted_at < now() - make_interval(secs => %(stale_s)s))
- GROUP BY queue
+#: Queues in which a hint is due again, with all that was hinted in them.
+STALE_QUEUES: LiteralString = f"""
+SELECT {HOME} AS queue, count(*) AS tasks FROM tasks_task t
+ WHERE t.status = 'queued' AND t.hinted_at IS NOT NULL AND {HOME} IN (
+       SELECT {HOME} FROM tasks_task t
+        WHERE t.status = 'queued' AND t.hinted_at < now() - make_interval(secs => %(stale_s)s))
+ GROUP BY 1
 """
 
 #: An agent for these queues appeared, a pause ended, or the broker lost its memory: hint again
@@ -169,7 +192,8 @@ SELECT t.id, t.fence, t.queue_timeout_s FROM tasks_task t JOIN tasks_run r ON r.
 #: Takes a queued task back, to fail it: it is held by the platform until then.
 TAKE_BACK: LiteralString = """
 UPDATE tasks_task
-   SET status = 'waiting', waits_for = 'failure', fence = fence + 1, hinted_at = NULL
+   SET status = 'waiting', waits_for = 'failure', fence = fence + 1, hinted_at = NULL,
+       for_agent = NULL, for_until = NULL
  WHERE id = %(id)s AND status = 'queued' AND fence = %(fence)s
 RETURNING fence
 """

@@ -101,7 +101,8 @@ WITH live AS (
   SELECT count(*) AS n FROM tasks_task
    WHERE project_id = %(project)s AND limit_key = %(key)s
      AND (status IN ('queued', 'running') OR status = 'cancelled' AND lease_until IS NOT NULL))
-SELECT t.id FROM tasks_task t JOIN tasks_run r ON r.id = t.run_id, live
+SELECT t.id, (t.flow->'resources')::json AS resources
+  FROM tasks_task t JOIN tasks_run r ON r.id = t.run_id, live
  WHERE t.project_id = %(project)s AND t.limit_key = %(key)s
    AND t.status = 'waiting' AND t.waits_for = 'slot'
    AND {RUNNABLE}

@@ -4,37 +4,82 @@ from __future__ import annotations
 
 from typing import LiteralString
 
-from tasks.transitions.fragments import CLAIM_SET, CLAIMED, END_RUN, ENDED, REACH, READY, RUNNABLE
+from tasks.transitions.fragments import (
+    CLAIM_SET,
+    CLAIMED,
+    END_RUN,
+    ENDED,
+    HINTED,
+    LEFT,
+    MAY_HAVE,
+    PLACES_LEFT,
+    REACH,
+    READY,
+    RUNNABLE,
+    SHUT_OFF,
+)
+from tasks.transitions.turns import EXCHANGE, FAIR
 
 #: A hint says: task, attempt. No row: stale, taken, paused, cancelled, or the session has ended.
 CLAIM: LiteralString = f"""
 UPDATE tasks_task t {CLAIM_SET}
   FROM tasks_run r
  WHERE t.id = %(id)s AND t.attempt = %(attempt)s AND t.status = 'queued'
-   AND r.id = t.run_id AND {RUNNABLE}
+   AND r.id = t.run_id AND {RUNNABLE} AND NOT {SHUT_OFF}
    AND EXISTS (SELECT FROM agents_agentsession s
-                 JOIN agents_agent a ON a.id = s.agent_id AND NOT a.paused
+                 JOIN agents_agent a ON a.id = s.agent_id AND NOT a.paused AND {MAY_HAVE}
+                  AND COALESCE({PLACES_LEFT}, 1) > 0
                 WHERE s.id = %(session)s AND s.ended_at IS NULL AND s.condemned = '')
-RETURNING {CLAIMED}
+RETURNING {CLAIMED}, {LEFT} AS hints_left
 """
 
-#: What a polling agent may have: its capabilities, its labels, priority first, then age.
+#: What a polling agent may have: its capabilities, its labels; of each queue what is hinted
+#: already, then what is held back in its order. `bare` are the queues of its capabilities without
+#: labels. `reach` beyond the limit leaves room for others who take the same at the same time.
 POLL: LiteralString = f"""
-WITH pick AS (
-  SELECT t.id
+WITH able AS (
+  SELECT DISTINCT q.name AS queue, a.id, s.project_id, a.capabilities, a.labels, %(reach)s AS reach
     FROM agents_agentsession s
     JOIN agents_agent a ON a.id = s.agent_id AND a.desired = 'running' AND NOT a.paused
-    JOIN tasks_task t ON t.project_id = s.project_id AND t.status = 'queued'
-     AND t.capability = ANY(a.capabilities) AND t.requires <@ a.labels
-   WHERE s.id = %(session)s AND s.ended_at IS NULL AND s.condemned = ''
-     AND EXISTS (SELECT FROM tasks_run r WHERE r.id = t.run_id AND {RUNNABLE})
-   ORDER BY t.priority DESC, t.ready_at
-   LIMIT %(limit)s
-     FOR NO KEY UPDATE OF t SKIP LOCKED)
-UPDATE tasks_task t {CLAIM_SET}
-  FROM tasks_run r
- WHERE t.id IN (SELECT id FROM pick) AND t.status = 'queued' AND r.id = t.run_id
-RETURNING {CLAIMED}
+     AND a.status <> 'draining' AND COALESCE({PLACES_LEFT}, 1) > 0, LATERAL (
+      SELECT unnest(%(bare)s::text[]) AS name
+       UNION
+      SELECT q.name FROM agents_queue q
+       WHERE q.project_id = s.project_id AND q.capability = ANY(a.capabilities)
+         AND q.labels <@ a.labels) q
+   WHERE s.id = %(session)s AND s.ended_at IS NULL AND s.condemned = ''),
+hinted AS (
+  SELECT h.id, h.priority, h.ready_at, a.queue
+    FROM able a, LATERAL (
+      SELECT t.id, t.priority, t.ready_at FROM tasks_task t
+       WHERE t.queue = a.queue AND {HINTED.format("t")} AND {MAY_HAVE}
+         AND EXISTS (SELECT FROM tasks_run r WHERE r.id = t.run_id AND {RUNNABLE} OFFSET 0)
+       ORDER BY t.priority DESC, t.ready_at LIMIT a.reach) h),
+{FAIR},
+line AS (
+  SELECT id, priority, ready_at,
+         row_number() OVER (PARTITION BY queue, priority
+                            ORDER BY held, turn, since) AS place
+    FROM (SELECT id, priority, ready_at, queue, false AS held, 0 AS turn, ready_at AS since
+            FROM hinted
+           UNION ALL
+          SELECT id, priority, ready_at, queue, true, turn, since FROM fair) found),
+pick AS MATERIALIZED (
+  SELECT t.id FROM line l JOIN tasks_task t ON t.id = l.id
+   WHERE t.status = 'queued' AND NOT {SHUT_OFF}
+   ORDER BY l.priority DESC, l.place, l.ready_at
+   LIMIT least(%(limit)s, (
+         SELECT greatest({PLACES_LEFT}, 0) FROM agents_agentsession s
+           JOIN agents_agent a ON a.id = s.agent_id WHERE s.id = %(session)s AND a.places >= 0))
+     FOR NO KEY UPDATE OF t SKIP LOCKED),
+{EXCHANGE},
+claimed AS (
+  UPDATE tasks_task t {CLAIM_SET}
+    FROM tasks_run r
+   WHERE t.id IN (SELECT id FROM pick) AND t.status = 'queued' AND r.id = t.run_id
+  RETURNING {CLAIMED})
+SELECT claimed.* FROM claimed JOIN line USING (id)
+ ORDER BY line.priority DESC, line.place, line.ready_at
 """
 
 #: The attempt that a fence holds; a waiting task is held by the platform itself.
@@ -80,7 +125,8 @@ done AS (
     FROM report x
     JOIN held h ON h.id = x.id AND h.fence = x.fence AND h.status IN ('running', 'waiting')
    WHERE t.id = h.id
-  RETURNING t.id, t.run_id, t.project_id, t.successors, t.is_sink, t.parent_id, t.limit_key),
+  RETURNING t.id, t.run_id, t.project_id, t.successors, t.is_sink, t.parent_id, t.limit_key,
+            t.session_id, t.started_at, t.flow->'resources' AS resources),
 drops AS (
   SELECT run_id, number, count(*)::int AS n
     FROM (SELECT run_id, unnest(successors) AS number FROM done) d GROUP BY run_id, number),
@@ -112,6 +158,8 @@ ended AS (
 SELECT (SELECT COALESCE(json_agg(id), '[]') FROM done) AS done,
        (SELECT COALESCE(json_agg(released), '[]') FROM released
          WHERE pending = 0 AND status = 'queued' AND plain) AS ready,
+       (SELECT COALESCE(json_agg(json_build_array(project_id, session_id, resources, started_at)),
+                        '[]') FROM done WHERE session_id IS NOT NULL) AS used,
        (SELECT COALESCE(json_agg(id), '[]') FROM released
          WHERE status = 'pending' AND (pending = 0 OR "join" = 'any')
             OR waits_for = 'needs' AND pending = 0) AS undecided,
@@ -239,13 +287,14 @@ WAIT: LiteralString = """
 UPDATE tasks_task t
    SET status = 'waiting', waits_for = %(for)s::text, session_id = NULL, fence = t.fence + 1,
        names = t.names || %(names)s::jsonb, hinted_at = NULL,
-       started_at = CASE WHEN %(for)s::text IN ('slot', 'rate') THEN NULL
+       started_at = CASE WHEN %(for)s::text IN ('slot', 'rate', 'breaker') THEN NULL
                          ELSE clock_timestamp() END,
        ready_at = COALESCE(t.ready_at, clock_timestamp()),
        wake_at = COALESCE(%(until)s::timestamptz,
                           clock_timestamp() + make_interval(secs => %(wake_s)s)),
        -- The time limit of a list is that of each item; who stands in line has not begun.
-       lease_until = CASE WHEN %(for)s::text IN ('slot', 'rate', 'items') THEN NULL
+       lease_until = CASE WHEN %(for)s::text IN ('slot', 'rate', 'items', 'breaker')
+                          THEN NULL
                           ELSE clock_timestamp() + make_interval(secs => t.timeout_s) END
  WHERE t.id = %(id)s AND t.status IN ('pending', 'waiting', 'retrying')
 RETURNING t.id, t.fence
@@ -275,6 +324,7 @@ parked AS (
   UPDATE tasks_task t
      SET status = 'retrying', attempt = t.attempt + 1, error = %(error)s::jsonb,
          session_id = NULL, lease_until = NULL, hints = 0, waits_for = '', hinted_at = NULL,
+         for_agent = NULL, for_until = NULL,
          wake_at = clock_timestamp() + make_interval(secs => %(delay_s)s),
          tried_before = CASE WHEN %(fresh)s THEN t.attempt ELSE t.tried_before END,
          names = t.names || %(names)s::jsonb,

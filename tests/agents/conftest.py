@@ -113,6 +113,10 @@ def start_host(
     transactional_db: None, project: Project, tmp_path: Path, wait_until: WaitUntil
 ) -> Iterator[Callable[..., Host]]:
     """Start supervisors: `start_host("agents: …", OPSCORE_DRAIN_S="2")`."""
+    from agents import queues
+
+    # This process may remember queues of an earlier test, whose rows are gone.
+    queues.forget()
     hosts: list[Host] = []
 
     def start(specs: str, **environment: Any) -> Host:

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from celery.signals import celeryd_init
+from celery.signals import celeryd_init, worker_ready
 
 from agents import runtime
 from agents.handlers import Context, handler
@@ -26,6 +26,12 @@ def slow(task: Context) -> Any:
     """Take as long as the inputs say."""
     time.sleep(task.inputs["seconds"])
     return os.getpid()
+
+
+@handler("hog")
+def hog(task: Context) -> Any:
+    """Take as much memory as the inputs say."""
+    return len(bytearray(task.inputs["bytes"]))
 
 
 @app.task(name="tests.touch")
@@ -56,3 +62,20 @@ def who(path: str) -> None:
     """Write which agent ran this."""
     life = runtime.current()
     Path(path).write_text(f"{life.agent} {life.session_id}" if life else "nobody")
+
+
+@app.task(name="tests.go_deaf")
+def go_deaf(seconds: float = 3600.0) -> None:
+    """Have this worker take nothing more from its queues, for some seconds."""
+    tasks = _consumers[-1].task_consumer
+    consume, deaf_until = tasks.consume, time.monotonic() + seconds
+    tasks.consume = lambda: consume() if time.monotonic() > deaf_until else None
+    _consumers[-1].hub.call_soon(tasks.cancel)
+
+
+_consumers: list[Any] = []
+
+
+@worker_ready.connect(weak=False)
+def _on_ready(sender: Any, **_: Any) -> None:
+    _consumers.append(sender)

@@ -14,6 +14,7 @@ import pytest
 
 from agents.commands import CommandLine
 from agents.handlers import Context, HandlerError
+from agents.limits import Limits
 from agents.specs import Spec
 from tests.conftest import WaitUntil
 
@@ -43,6 +44,7 @@ class Outcome:
             env=spec.pop("env", {}),
             timeout_s=spec.pop("timeout_s", None),
             max_output_bytes=limit,
+            limits=spec.pop("limits", Limits()),
         )
         context = Context(
             task_id=TASK,
@@ -175,11 +177,48 @@ def _runs(pid: int) -> bool:
     return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
+@pytest.mark.parametrize(
+    ("line", "limits", "expected"),
+    [
+        (
+            "exec python3 -c 'x = bytearray(2**30)'",
+            Limits(memory=2**28),
+            "it ran into its memory limit of 256 MiB (limits.memory)",
+        ),
+        (
+            "while :; do :; done",
+            Limits(cpu_time_s=1),
+            "it used up its CPU time, 1 s (limits.cpu_time)",
+        ),
+        (
+            "exec python3 -c 'import os; [os.pipe() for _ in range(99)]'",
+            Limits(open_files=32),
+            "it ran into its limit of 32 open files (limits.open_files)",
+        ),
+    ],
+)
+def test_limit_that_ends_a_command_is_named(
+    outcome: Outcome, line: str, limits: Limits, expected: str
+) -> None:
+    error = outcome.failure(line, limits=limits)
+    assert (error.type, error.retryable) == ("limit", True)
+    assert str(error) == f"The command was ended by a limit: {expected}."
+
+
+def test_script_whose_interpreter_is_missing_is_said(outcome: Outcome) -> None:
+    script = outcome.folder / "mine.sh"
+    script.write_text("#!/no/such/interpreter\n")
+    script.chmod(0o755)
+    with pytest.raises(HandlerError, match="the interpreter in the first line of"):
+        outcome.run("mine.sh")
+
+
 def test_environment_is_small_and_names_the_task(
     outcome: Outcome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPSCORE_DATABASE_URL", "postgresql://secret")
-    text = outcome.shell("env > env.txt; echo 0", env={"A": "b"})
+    monkeypatch.setenv("OPSCORE_API_URL", "http://of-the-supervisor")
+    text = outcome.shell("env > env.txt; echo 0", env={"A": "b", "OPSCORE_API_KEY": "own"})
     assert text == 0
     seen = dict(
         line.split("=", 1) for line in (outcome.folder / "env.txt").read_text().splitlines()
@@ -187,7 +226,9 @@ def test_environment_is_small_and_names_the_task(
     assert seen["A"] == "b"
     assert seen["OPSCORE_TASK_ID"] == seen["OPSCORE_IDEMPOTENCY_KEY"] == str(TASK)
     assert (seen["OPSCORE_RUN_ID"], seen["OPSCORE_ATTEMPT"]) == (str(RUN), "2")
-    assert "OPSCORE_DATABASE_URL" not in seen
+    assert not {"OPSCORE_DATABASE_URL", "OPSCORE_API_URL"} & set(seen)
+    # As docs/shared-context.md says: only its spec gives a command a key.
+    assert seen["OPSCORE_API_KEY"] == "own"
 
 
 def test_program_beside_the_file_is_found(outcome: Outcome) -> None:

@@ -33,6 +33,7 @@ class Consumer:
     def __init__(self) -> None:
         self.queues: list[str] = []
         self.consumes = True
+        self.declared: list[str] = []
         self.task_consumer: Consumer | None = self
 
     def add_task_queue(self, queue: str) -> None:
@@ -44,6 +45,13 @@ class Consumer:
 
     def cancel(self) -> None:
         self.consumes = False
+        self.declared.clear()
+
+    def consuming_from(self, queue: str) -> bool:
+        return self.consumes
+
+    def declare(self) -> None:
+        self.declared += self.queues
 
 
 def test_agent_takes_up_the_queues_that_it_hears_of() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from agents import registry, sessions
+from agents import queues, registry, sessions
 from agents.models import Agent, AgentSession
 from opscore.celery import app
 from opscore.config import ROOT
@@ -54,7 +54,9 @@ def test_worker_started_by_hand_is_an_agent(
 ) -> None:
     wait_until(lambda: Agent.objects.filter(name="mine@here", status="active").exists(), 30)
     session = AgentSession.objects.get(ended_at=None)
-    assert (session.queues, session.agent.capabilities) == (["default.echo"], ["echo"])
+    agent = session.agent
+    assert session.queues == ["default.echo", queues.own(agent.pk)]
+    assert (agent.capabilities, agent.concurrency) == (["echo"], 1)
     file = tmp_path / "done"
     app.send_task("tests.who", args=(str(file),), queue="default.echo")
     wait_until(lambda: file.exists() and file.read_text() == f"mine@here {session.pk}")

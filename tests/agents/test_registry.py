@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from django.db.models.functions import Now
 
-from agents import registry, sessions
+from agents import pools, registry, sessions
 from agents.models import Agent, Host
 from opscore.database import query
 from opscore.errors import ConflictError, InvalidError, NotFoundError
@@ -44,7 +44,7 @@ def test_agent_is_registered_once_and_renewed_after_that(project: Project) -> No
 def test_name_of_another_kind_is_refused(project: Project) -> None:
     remote(project)
     with pytest.raises(ConflictError, match="belongs to another agent already"):
-        registry.register(project, name="r", kind="process")
+        registry.register(project, name="r", kind="http")
 
 
 def test_bad_words_are_told_all_at_once(project: Project) -> None:
@@ -145,3 +145,31 @@ def test_agent_of_a_dead_host_moves_to_a_live_one_when_it_is_asked_for_again(
     registry.register(project, name="a", kind="worker", spec="linter")
     agent.refresh_from_db()
     assert agent.host == "two"
+
+
+def test_agents_by_name_count_against_what_the_hosts_file_allows(project: Project) -> None:
+    host(project, "one", linter={**OFFER, "replicas": 1, "max_replicas": 3})
+    row = Host.objects.get(name="one")
+
+    def start(name: str) -> Agent:
+        return registry.register(project, name=name, kind="worker", spec="linter")[0]
+
+    first = start("a")
+    start("b")
+    with pytest.raises(InvalidError) as caught:
+        start("c")
+    [problem] = caught.value.problems
+    assert (problem.path, Agent.objects.filter(name="c").exists()) == ("spec", False)
+    assert problem.message == (
+        "the agents file of one allows at most 3 of linter (max_replicas): "
+        "3 registered by name, this one among them, and 1 in its pool"
+    )
+    assert start("a") == first
+    with pytest.raises(InvalidError, match="so large"):
+        pools.scale(row, "linter", 2)
+    # One that was stopped has lost its place.
+    registry.retire(first)
+    pools.scale(row, "linter", 2)
+    with pytest.raises(InvalidError):
+        start("a")
+    assert Agent.objects.get(name="a").desired == "stopped"

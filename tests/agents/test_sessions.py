@@ -174,10 +174,10 @@ def test_served_queues_are_those_of_ready_sessions(project: Project) -> None:
     first = sessions.start(make(project, "a"), queues=["q1", "q2"])
     sessions.ready(first.pk)
     sessions.start(make(project, "b"), queues=["q3"])
-    assert sessions.served_queues(max_age_s=0) == {"q1", "q2"}
+    assert set(sessions.served_slots(max_age_s=0)) == {"q1", "q2"}
     sessions.end([first.pk], "over")
-    assert sessions.served_queues() == {"q1", "q2"}
-    assert sessions.served_queues(max_age_s=0) == frozenset()
+    assert set(sessions.served_slots()) == {"q1", "q2"}
+    assert set(sessions.served_slots(max_age_s=0)) == set()
 
 
 def test_condemned_session_keeps_its_first_reason(project: Project) -> None:

@@ -60,6 +60,7 @@ def test_database_learns_neither_command_nor_module(tmp_path: Path) -> None:
         "kind": "command",
         "capabilities": ["x"],
         "labels": [],
+        "replicas": 1,
     }
 
 
@@ -87,14 +88,14 @@ def test_every_problem_is_told_at_once_with_path_and_line(tmp_path: Path) -> Non
     assert found == [
         "line 15: agent: unknown key 'agent'; did you mean 'agents'?",
         "line 3: agents.a.kind: unknown kind 'wroker'; did you mean 'worker'? "
-        "A host starts: worker, command",
+        "A host starts: worker, command, process",
         "line 6: agents.b.comand: unknown key 'comand'; did you mean 'command'?",
         "line 7: agents.b.capabilities[0]: a word of 1 to 80 characters is expected, not 1",
         "line 8: agents.b.replicas: a whole number >= 0 is expected, not -1",
         "line 4: agents.b: `command` is missing: program and arguments, as a list",
         f"line 11: agents.b.cwd: there is no folder '{tmp_path}/nowhere'",
         "line 10: agents.b.env: a mapping of texts is expected, not {'A': 1}",
-        "line 9: agents.b.timeout: a number of seconds above 0 is expected, not 'soon'",
+        "line 9: agents.b.timeout: 'soon' is not a duration; write it as 90s, 2m, 1h30m or 500ms",
         "line 12: agents.platform: the name 'platform' is the platform's own",
         "line 13: agents.no good: a spec's name is made of letters, digits, '_' and '-', "
         "at most 60, a letter or digit first",
@@ -102,7 +103,7 @@ def test_every_problem_is_told_at_once_with_path_and_line(tmp_path: Path) -> Non
         "line 13: agents.no good.handlers: a Python module's name, as "
         "examples.repo_review.history, is expected, not 'a b'",
         "line 14: agents.c.command: unknown key 'command'; "
-        "known: kind, capabilities, labels, replicas, handlers",
+        "known: kind, capabilities, labels, replicas, max_replicas, autoscale, recycle, handlers, limits",
         "line 14: agents.c: `capabilities` is missing: what can this agent do?",
         "line 14: agents.c: `handlers` is missing: the Python module with its handlers",
     ]
@@ -120,7 +121,7 @@ def test_every_problem_is_told_at_once_with_path_and_line(tmp_path: Path) -> Non
         ("- agents", "line 1: a mapping with the key `agents` is expected, not a list"),
         (
             "agents:\n  a: {kind: [other]}",
-            "line 2: agents.a.kind: unknown kind ['other']. A host starts: worker, command",
+            "line 2: agents.a.kind: unknown kind ['other']. A host starts: worker, command, process",
         ),
         (
             "agents:\n  c: {kind: command, capabilities: [x], command: [cat], cwd: 5}\n",

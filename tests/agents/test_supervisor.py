@@ -16,7 +16,7 @@ from celery import Celery
 from django.db import connection
 from django.db.models import Max, Min
 
-from agents import registry, sessions
+from agents import queues, registry, sessions
 from agents.models import Agent, AgentSession
 from agents.queues import ensure
 from opscore.celery import app
@@ -48,7 +48,7 @@ def test_agents_of_the_file_become_active_and_do_work(
     session = host.ready("echo-1")
     host.ready("platform-1")
     assert host.status("echo-1") == "active"
-    assert session.queues == ["default.echo"]
+    assert session.queues == ["default.echo", queues.own(session.agent_id)]
     assert psutil.Process(session.pid or 0).is_running()
     touch(tmp_path / "done")
     wait_until(lambda: text(tmp_path / "done") == f"finished {session.pid}")

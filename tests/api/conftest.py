@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from django.contrib.auth.models import User
 from django.test import Client
+from django.urls import reverse
 
 from tests.live_server import server, server_url
 
@@ -35,6 +37,26 @@ class Api:
         return self.client.generic(
             method, path, data if body is not None else b"", content_type=kind, headers=sent
         )
+
+
+@pytest.fixture(autouse=True)
+def _unbounded() -> None:
+    """All tests come from one address."""
+    from opscore.api.auth import wrong_keys
+    from opscore.audit import verdicts
+    from opscore.audit.record import refusals
+
+    verdicts.forget()
+    wrong_keys.forget()
+    refusals.forget()
+
+
+@pytest.fixture
+def _guessing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every address may send as many wrong keys as it likes."""
+    from opscore.api.auth import wrong_keys
+
+    monkeypatch.setattr(wrong_keys, "_per_minute", 10**9)
 
 
 @pytest.fixture
@@ -71,3 +93,18 @@ def session_id(api: Api, agent: dict[str, Any]) -> str:
     answer = api("POST", f"/agents/{agent['id']}/sessions", {})
     assert answer.status_code == 201
     return str(answer.json()["session_id"])
+
+
+@pytest.fixture
+def people(project: Project) -> Client:
+    """A browser with an operator logged in."""
+    User.objects.create_superuser("alice", "alice@example.org", "wonderland")
+    browser = Client()
+    assert browser.login(username="alice", password="wonderland")
+    return browser
+
+
+def act(browser: Client, page: str, action: str, row: str) -> Any:
+    """Run an action of an admin's list on one row."""
+    data = {"action": action, "_selected_action": [row]}
+    return browser.post(reverse(f"admin:{page}_changelist"), data, follow=True)

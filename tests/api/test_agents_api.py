@@ -25,7 +25,8 @@ def test_register_and_register_again(api: Any) -> None:
 
 
 def test_a_name_of_another_kind_is_a_conflict(api: Any, agent: dict[str, Any]) -> None:
-    assert api("POST", "/agents", {"name": "echo-1", "kind": "process"}).status_code == 409
+    body = {"name": "echo-1", "kind": "http", "url": "http://agent.invalid/"}
+    assert api("POST", "/agents", body).status_code == 409
 
 
 @pytest.mark.parametrize(
@@ -44,14 +45,16 @@ def test_a_name_of_another_kind_is_a_conflict(api: Any, agent: dict[str, Any]) -
 def test_agents_that_make_no_sense_are_refused(api: Any, body: dict[str, Any]) -> None:
     answer = api("POST", "/agents", body)
     assert answer.status_code == 400
-    assert answer.json()["problems"]
+    assert answer.json()["errors"]
     assert not Agent.objects.exists()
 
 
 def test_list_has_filters_and_pages(api: Any) -> None:
     for number in range(5):
-        kind, words = ("remote", ["a"]) if number % 2 else ("process", ["a", "b"])
-        api("POST", "/agents", {"name": f"n{number}", "kind": kind, "capabilities": words})
+        body = {"name": f"n{number}", "kind": "remote", "capabilities": ["a"]}
+        if number % 2 == 0:
+            body |= {"kind": "http", "url": "http://agent.invalid/", "capabilities": ["a", "b"]}
+        assert api("POST", "/agents", body).status_code == 201
     page = api("GET", "/api/v1/agents?limit=2").json()
     assert [row["name"] for row in page["results"]] == ["n4", "n3"]
     assert page["next"].startswith("/api/v1/agents?")

@@ -11,7 +11,7 @@ import pytest
 from django.urls import URLPattern, URLResolver, get_resolver
 
 from opscore import keys
-from opscore.api.auth import KEYLESS, scope_for
+from opscore.api.auth import KEYLESS, LOGINLESS, scope_for
 from opscore.api.endpoint import Endpoint
 from opscore.api.middleware import is_page
 from opscore.models import ApiKey, Project
@@ -32,7 +32,8 @@ def walked() -> Iterator[tuple[str, Any]]:
 
 def _walk(patterns: Any, prefix: str) -> Iterator[tuple[str, Any]]:
     for entry in patterns:
-        path = prefix + re.sub(r"<(\w+:)?\w+>", str(uuid4()), str(entry.pattern))
+        path = prefix + re.sub(r"<int:\w+>", "1", str(entry.pattern))
+        path = re.sub(r"<(\w+:)?\w+>", str(uuid4()), path)
         if isinstance(entry, URLResolver):
             yield from _walk(entry.url_patterns, path)
         elif isinstance(entry, URLPattern):
@@ -47,6 +48,7 @@ def test_walk_sees_the_whole_api() -> None:
     assert {path for path in KEYLESS if path not in paths} == set()
 
 
+@pytest.mark.usefixtures("_guessing")
 @pytest.mark.parametrize(
     "authorization", ["", "Bearer ok_abcdefghij_wrong", "Basic YTpi", "Bearer"]
 )
@@ -64,6 +66,23 @@ def test_every_url_and_method_needs_a_key(make_api: Callable[..., Any], authoriz
                 assert method == "HEAD" or answer.json()["code"] == "unauthorized"
 
 
+def test_every_page_and_method_needs_a_login(make_api: Callable[..., Any]) -> None:
+    client = make_api().client
+    pages = [path for path, _ in walked() if is_page(path) and not path.startswith("/static/")]
+    pages = [re.sub(r"\^.*\$|\(\?P.*\$", "anything/", path) for path in pages]
+    assert len(pages) > 200
+    assert set(pages) >= LOGINLESS
+    for path in [*pages, "/admin/nowhere", "/admin/login", "/admin/x/login/"]:
+        for method in METHODS:
+            answer = client.generic(method, path)
+            if path in LOGINLESS:
+                assert answer.status_code in {200, 301, 302, 404, 405}, (method, path)
+            else:
+                assert answer.status_code == 302, (method, path, answer.status_code)
+                assert answer["Location"].startswith("/admin/login/?next="), (method, path)
+
+
+@pytest.mark.usefixtures("_guessing")
 def test_a_revoked_key_and_one_without_scope_are_refused_everywhere(
     make_api: Callable[..., Any], project: Project
 ) -> None:
@@ -74,7 +93,7 @@ def test_a_revoked_key_and_one_without_scope_are_refused_everywhere(
             continue
         for method in ("GET", "POST", "PUT", "DELETE"):
             assert revoked(method, path).status_code == 401, (method, path)
-            if method in _allowed(view) and scope_for(view.cls, method) != "agent":
+            if method in _allowed(view) and "agent" not in scope_for(view.cls, method):
                 assert weak(method, path, {}).status_code == 403, (method, path)
 
 

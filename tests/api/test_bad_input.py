@@ -15,7 +15,7 @@ from workflows.models import Workflow
 
 pytestmark = pytest.mark.django_db
 
-KEYS = {"type", "title", "status", "code", "detail", "request_id", "problems"}
+KEYS = {"type", "title", "status", "code", "detail", "request_id", "errors"}
 VALID = """
 name: hello
 tasks:
@@ -123,6 +123,8 @@ def test_wrong_method_answers_405_and_says_what_is_allowed(
         b'{"capability": "a", "timeout_s": 0}',
         b'{"capability": "a", "requires": [5]}',
         b'{"capability": "a", "retry": {"limit": false}}',
+        b'{"capability": "a", "capability": "b"}',
+        b'{"capability": "a", "inputs": {"x": [{"y": 1, "y": 1}]}}',
     ],
 )
 def test_bodies_that_are_not_valid_answer_400_and_store_nothing(api: Any, body: bytes) -> None:
@@ -132,7 +134,7 @@ def test_bodies_that_are_not_valid_answer_400_and_store_nothing(api: Any, body: 
 
 def test_all_problems_of_a_body_are_named_at_once(api: Any) -> None:
     body = {"capabilty": "a", "priority": 10, "retry": {"limit": -1, "factr": 2}}
-    problems = refused(api("POST", "/tasks", body), 400)["problems"]
+    problems = refused(api("POST", "/tasks", body), 400)["errors"]
     paths = {problem["path"] for problem in problems}
     assert paths == {"capabilty", "capability", "priority", "retry.limit", "retry.factr"}
     assert "did you mean 'capability'?" in str(problems)
@@ -142,11 +144,11 @@ def test_value_of_another_json_type_is_named_with_the_type_that_is_expected(
     api: Any, session_id: str
 ) -> None:
     body = {"capability": 5, "priority": "7", "requires": ["a", 1], "retry": {"limit": "3"}}
-    problems = refused(api("POST", "/tasks", body), 400)["problems"]
+    problems = refused(api("POST", "/tasks", body), 400)["errors"]
     assert {problem["path"]: problem["message"] for problem in problems} == {
         "capability": "must be text",
         "priority": "must be a number",
-        "requires.1": "must be text",
+        "requires[1]": "must be text",
         "retry.limit": "must be a number",
     }
     # False is the number 0 in Python, and the id 0.
@@ -184,6 +186,8 @@ def test_body_over_the_limit_answers_413(api: Any, monkeypatch: pytest.MonkeyPat
         "limit=201",
         "limit=x",
         "limit=%D9%A3",
+        "limit=1&limit=2",
+        "status=queued&status=queued",
         "after=x",
         "stats=running",
         "status=wibble",
@@ -211,7 +215,7 @@ def test_lists_refuse_what_they_do_not_know(api: Any, query: str) -> None:
 )
 def test_filter_that_would_be_overlooked_is_refused(api: Any, path: str) -> None:
     task = api("POST", "/tasks", {"capability": "nobody"}).json()["id"]
-    [problem] = refused(api("GET", path.format(task=task)), 400, "invalid")["problems"]
+    [problem] = refused(api("GET", path.format(task=task)), 400, "invalid")["errors"]
     assert f"{problem['path']}=" in path
     assert api("GET", "/schedules?paused=true").status_code == 200
     for attempt in (1, -1, 10**20):
@@ -220,7 +224,7 @@ def test_filter_that_would_be_overlooked_is_refused(api: Any, path: str) -> None
 
 def test_misspelt_parameter_is_suggested(api: Any) -> None:
     body = refused(api("GET", "/tasks?statuss=running"), 400)
-    assert "did you mean 'status'?" in body["problems"][0]["message"]
+    assert "did you mean 'status'?" in body["errors"][0]["message"]
 
 
 def test_cancel_of_a_finished_task_answers_409(api: Any) -> None:
@@ -236,9 +240,9 @@ def test_invalid_definition_answers_400_with_every_problem(api: Any) -> None:
     )
     for path in ("/workflows", "/workflows/validate"):
         body = refused(api("POST", path, text, Content_Type="application/yaml"), 400, "invalid")
-        assert len(body["problems"]) >= 2
-        assert {problem["line"] for problem in body["problems"]} >= {4, 7}
-        assert all(problem["path"].startswith("tasks.") for problem in body["problems"])
+        assert len(body["errors"]) >= 2
+        assert {problem["line"] for problem in body["errors"]} >= {4, 7}
+        assert all(problem["path"].startswith("tasks.") for problem in body["errors"])
     assert not Workflow.objects.exists()
 
 
@@ -268,7 +272,7 @@ def test_inputs_that_fail_the_schema_answer_400_with_the_path(api: Any) -> None:
     )
     assert api("POST", "/workflows", text, Content_Type="application/yaml").status_code == 201
     body = refused(api("POST", "/workflows/sum/execute", {"inputs": {"n": "x"}}), 400, "invalid")
-    assert any("n" in problem["path"] for problem in body["problems"])
+    assert any("n" in problem["path"] for problem in body["errors"])
     refused(api("POST", "/workflows/sum/execute", {}), 400, "invalid")
     refused(api("POST", "/workflows/sum/execute", {"inputs": {"n": 1}, "version": "9"}), 404)
 
@@ -315,3 +319,21 @@ def test_request_id_is_taken_only_when_it_is_sane(api: Any) -> None:
     assert api("GET", "/health", X_Request_ID="abc-1")["X-Request-ID"] == "abc-1"
     for bad in ("a b", "x" * 101, "<script>", "é"):
         assert api("GET", "/health", X_Request_ID=bad)["X-Request-ID"] != bad
+
+
+def test_answer_is_short_however_long_the_wrong_value_is(api: Any) -> None:
+    digits = "name: " + "9" * 100_000
+    for text in (digits, f"name: a\n{'k' * 900}: {{<<: 1}}\n{'x' * 100_000}"):
+        answer = api("POST", "/workflows/validate", text, Content_Type="application/yaml")
+        refused(answer, 400, "invalid")
+        assert len(answer.content) < 5_000
+
+
+def test_many_unknown_fields_are_named_in_a_short_answer(api: Any) -> None:
+    body = {f"{'x' * 10_000}{number}": 1 for number in range(100)}
+    answer = api("POST", "/tasks", {"capability": "x", **body})
+    problems = refused(answer, 400)["errors"]
+    assert len(answer.content) < 10_000
+    assert problems[-1]["message"] == "and 80 more unknown fields" or any(
+        problem["message"] == "and 80 more unknown fields" for problem in problems
+    )

@@ -57,11 +57,12 @@ def test_operator_sees_runs_and_their_tasks(server: Server, chromium: str) -> No
     with opened(chromium) as page:
         page.on("request", lambda request: asked.append(request))  # noqa: PLW0108 - marked by it
         page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", lambda said: errors.extend([said.text] if said.type == "error" else []))
         page.goto(f"{server.url}/admin/")
         page.fill("input[name=username]", "alice")
         page.fill("input[name=password]", "wonderland")
         page.click("button[type=submit]")
-        page.wait_for_selector("text=Task logs")
+        page.wait_for_selector("text=Runs of 24 hours")
         page.goto(f"{server.url}/admin/tasks/run/")
         assert page.get_by_text("letters").first.is_visible()
         page.goto(f"{server.url}/admin/tasks/run/{run.id}/change/")

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from tasks.models import Run
+from tasks.serializers import run_shown
 from tests.api.conftest import Api
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -135,7 +137,25 @@ def test_pause_resume_cancel_and_rerun(api: Api, run: dict[str, Any]) -> None:
     assert (again.status_code, again.json()["rerun_of"]) == (201, run["id"])
     assert again.headers["Location"] == f"/runs/{again.json()['id']}"
     wrong = api("POST", f"{where}/rerun", {"from": ["piad"]})
-    assert (wrong.status_code, wrong.json()["problems"][0]["path"]) == (400, "from")
+    assert (wrong.status_code, wrong.json()["errors"][0]["path"]) == (400, "from")
+
+
+def test_only_the_fields_that_are_asked_for(
+    api: Api, run: dict[str, Any], django_assert_num_queries: Any
+) -> None:
+    where = f"/runs/{run['id']}"
+    refused = api("POST", f"{where}/pause?fields=status,nonsense")
+    assert (refused.status_code, refused.json()["errors"][0]["path"]) == (400, "fields")
+    assert api("GET", f"{where}?fields=status").json() == {"status": "running"}, "nothing was done"
+    assert api("POST", f"{where}/pause?fields=status").json() == {"status": "paused"}
+    assert api("POST", f"{where}/resume?fields=status").json() == {"status": "running"}
+    assert api("PUT", f"{where}/cancel?fields=status").json() == {"status": "cancelled"}
+    again = api("POST", f"{where}/rerun?fields=rerun_of")
+    assert again.json() == {"rerun_of": run["id"]}
+    assert again["Location"].startswith("/runs/")
+    # The tasks are not read for it.
+    with django_assert_num_queries(0):
+        assert run_shown(Run(pk=run["id"], phase="undo"), ["phase"])["phase"] == "undo"
 
 
 def test_pause_of_a_workflow_and_of_everything(api: Api) -> None:

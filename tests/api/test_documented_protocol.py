@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,7 +29,28 @@ def test_the_examples_do_what_the_text_says(server: Any) -> None:
     assert done.returncode == 0, done.stderr
     assert '"code"' not in done.stdout, done.stdout
     task = Task.objects.get()
-    assert (task.status, task.result) == ("completed", {"text": "HELLO"})
-    assert [line.text for line in TaskLog.objects.all()] == ["shouting"]
+    assert (task.status, task.result) == ("completed", {"text": "hello"})
+    assert [line.text for line in TaskLog.objects.all()] == ["echoing"]
     assert AgentSession.objects.get().ended_at is not None
     assert Agent.objects.get().status == "terminated"
+
+
+def test_nothing_else_that_a_reader_may_run_takes_its_task() -> None:
+    own = _offered(ROOT / "docs" / "executor-protocol.md")
+    pages = [*(ROOT / "docs").glob("*.md"), ROOT / "README.md", ROOT / "examples" / "agents.yaml"]
+    examples = list((ROOT / "examples" / "agents").iterdir())
+    others = [path for path in (*pages, *examples) if path.name != "executor-protocol.md"]
+    assert own
+    assert not own & set().union(*map(_offered, others))
+    # Nor do the examples take the tasks of what the quickstart starts.
+    assert not set().union(*map(_offered, examples)) & _offered(ROOT / "docs" / "quickstart.md")
+
+
+def _offered(path: Path) -> set[str]:
+    """Return the capabilities that agents offer in a text."""
+    if not path.is_file():
+        return set()
+    text = path.read_text()
+    lists = re.findall(r'capabilities\\?"?: \[([^\]]*)\]', text)
+    words = [word for found in lists for word in re.findall(r"[\w-]+", found)]
+    return {*words, *re.findall(r'\.task\("([\w-]+)"\)', text)}

@@ -11,7 +11,10 @@ import pytest
 from django.db import connection
 
 from agents.models import AgentSession
+from opscore.config import load_config
+from opscore.models import Event
 from tasks.models import Task
+from tasks.reconcile import reconcile
 
 ECHO = {"capability": "echo", "inputs": {"n": 1}}
 
@@ -88,6 +91,19 @@ class TestProtocol:
             assert api("POST", f"/tasks/{task['id']}/logs", lines).status_code == 409
         assert api("GET", f"/tasks/{task['id']}").json()["status"] == "running"
 
+    def test_a_report_about_a_task_that_nobody_claimed_is_refused_and_noted(
+        self, api: Any, session_id: str
+    ) -> None:
+        task = api("POST", "/tasks", ECHO).json()
+        for report in (
+            {"fence": 0, "status": "completed", "result": "invented"},
+            {"fence": 1, "status": "failed", "error": {"type": "x", "message": "y"}},
+        ):
+            assert api("POST", f"/tasks/{task['id']}/report", report).status_code == 409
+        assert api("GET", f"/tasks/{task['id']}").json()["status"] == "queued"
+        noted = Event.objects.filter(kind="report.refused", task_id=task["id"])
+        assert [event.data["task"] for event in noted] == ["queued", "queued"]
+
     @pytest.mark.parametrize(
         "report",
         [
@@ -140,6 +156,81 @@ class TestProtocol:
         [again] = claim(api, session_id)
         assert again["fence"] > task["fence"]
 
+    @pytest.fixture
+    def short_lives(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Sessions that live not longer than the tests' database, which gives a fresh term."""
+        monkeypatch.setattr(load_config(), "session_ttl_s", 2.0)
+
+    @pytest.mark.usefixtures("short_lives")
+    def test_a_task_that_its_executor_never_names_is_given_back(
+        self, api: Any, session_id: str
+    ) -> None:
+        api("POST", "/tasks", ECHO)
+        [task] = claim(api, session_id)
+        reconcile()
+        path = f"/tasks/{task['id']}"
+        assert api("GET", path).json()["status"] == "running"
+        let_pass("tasks_task", "started_at")
+        # It lives: it goes on to claim.
+        assert claim(api, session_id) == []
+        reconcile()
+        shown = api("GET", path).json()
+        assert (shown["status"], shown["losses"]) == ("queued", 1)
+        assert "named it in no heartbeat for 2 s" in shown["attempts"][0]["error"]["message"]
+        [event] = Event.objects.filter(kind="task.lost", task_id=task["id"])
+        assert "named it in no heartbeat" in event.data["message"]
+        [again] = claim(api, session_id)
+        assert again["fence"] > task["fence"]
+
+    @pytest.mark.usefixtures("short_lives")
+    @pytest.mark.parametrize(
+        ("what", "body"),
+        [
+            ("heartbeat", {}),
+            ("logs", {"lines": ["at it"]}),
+            ("progress", {"fraction": 0.5}),
+        ],
+    )
+    def test_a_task_that_its_executor_speaks_of_is_left_to_it(
+        self, api: Any, session_id: str, what: str, body: dict[str, Any]
+    ) -> None:
+        api("POST", "/tasks", ECHO)
+        [task] = claim(api, session_id)
+        path, fence = f"/tasks/{task['id']}", {"fence": task["fence"]}
+        if what == "heartbeat":
+            body, where = {"tasks": [{"id": task["id"], **fence}]}, f"/sessions/{session_id}"
+        else:
+            body, where = {**body, **fence}, path
+        assert api("POST", f"{where}/{what}", body).status_code < 300
+        let_pass("tasks_task", "started_at")
+        reconcile()
+        assert api("GET", path).json()["status"] == "running"
+        let_pass("agents_agentsession", "beat_at")
+        let_pass("tasks_tasklog", "at")
+        let_pass("tasks_taskprogress", "updated_at")
+        reconcile()
+        assert api("GET", path).json()["status"] == "queued"
+
+    def test_a_program_that_is_about_to_be_recycled_gets_no_more_tasks(
+        self, api: Any, session_id: str
+    ) -> None:
+        AgentSession.objects.update(max_claims=3, claims=2)
+        for _ in range(5):
+            api("POST", "/tasks", ECHO)
+        assert len(claim(api, session_id, limit=2)) == 1
+        AgentSession.objects.update(claims=3)
+        assert claim(api, session_id, limit=2) == []
+
+    @pytest.mark.parametrize("body", ["{oops", {"fence": 1, "status": "failed"}, {}])
+    def test_a_report_that_cannot_be_read_is_noted(
+        self, api: Any, session_id: str, body: Any
+    ) -> None:
+        api("POST", "/tasks", ECHO)
+        [task] = claim(api, session_id)
+        assert api("POST", f"/tasks/{task['id']}/report", body).status_code == 400
+        [event] = Event.objects.filter(kind="report.invalid", task_id=task["id"])
+        assert event.data["message"]
+
     def test_an_ended_session_can_do_nothing_more(self, api: Any, session_id: str) -> None:
         assert api("DELETE", f"/sessions/{session_id}").status_code == 204
         assert api("DELETE", f"/sessions/{session_id}").status_code == 204
@@ -170,6 +261,12 @@ class TestProtocol:
     )
     def test_claims_have_bounds(self, api: Any, session_id: str, body: dict[str, Any]) -> None:
         assert api("POST", f"/sessions/{session_id}/claim", body).status_code == 400
+
+
+def let_pass(table: str, column: str) -> None:
+    """Make a time older by more than a session's time to live."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"UPDATE {table} SET {column} = {column} - interval '1 minute'")
 
 
 @pytest.mark.django_db(transaction=True)

@@ -6,6 +6,7 @@ import asyncio
 from threading import Event
 from typing import Any
 
+import psycopg
 import pytest
 from django.core.exceptions import PermissionDenied, SuspiciousOperation, ValidationError
 from django.db.utils import DataError, InterfaceError
@@ -17,6 +18,8 @@ from rest_framework.response import Response
 from opscore.api import problems
 from opscore.api.parsers import parse_json
 from opscore.api.waiting import WaitingEndpoint
+from opscore.config import load_config
+from opscore.database import query
 from opscore.errors import ForbiddenError, InvalidError, Problem, UnavailableError
 
 
@@ -67,7 +70,7 @@ def test_nested_problems_have_paths() -> None:
     )
     lines = problems.translate(InvalidError("bad", [Problem("x", "tasks.a", 3)]))
     assert lines is not None
-    assert lines.body()["problems"] == [{"message": "x", "path": "tasks.a", "line": 3}]
+    assert lines.body()["errors"] == [{"message": "x", "path": "tasks.a", "line": 3}]
 
 
 def test_what_was_taken_for_a_client_that_left_is_undone() -> None:
@@ -95,3 +98,14 @@ def test_what_was_taken_for_a_client_that_left_is_undone() -> None:
         assert await asyncio.to_thread(undone.wait, 10)
 
     asyncio.run(leave())
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_connection_that_died_while_idle_costs_nobody_an_error(api: Any) -> None:
+    assert api("GET", "/tasks").status_code == 200
+    [row] = query("SELECT pg_backend_pid() AS pid", {})
+    url = load_config().service_url("database_url")
+    with psycopg.connect(url, autocommit=True) as other:
+        other.execute("SELECT pg_terminate_backend(%s, 5000)", [row["pid"]])
+    assert api("GET", "/tasks").status_code == 200
+    assert query("SELECT pg_backend_pid() AS pid", {}) != [row]

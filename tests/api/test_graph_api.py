@@ -48,7 +48,7 @@ def test_an_unknown_format_is_refused_in_words(api: Any, method: str) -> None:
         else api("GET", "/workflows/two/graph?format=mermade")
     )
     assert answer.status_code == 400
-    (problem,) = answer.json()["problems"]
+    (problem,) = answer.json()["errors"]
     assert problem["path"] == "format"
     assert "did you mean 'mermaid'?" in problem["message"]
 
@@ -56,7 +56,7 @@ def test_an_unknown_format_is_refused_in_words(api: Any, method: str) -> None:
 def test_a_wrong_definition_is_not_drawn(api: Any) -> None:
     answer = api("POST", "/workflows/graph", "name: x\n", Content_Type="application/yaml")
     assert answer.status_code == 400
-    assert "at least one task" in answer.json()["problems"][0]["message"]
+    assert "at least one task" in answer.json()["errors"][0]["message"]
 
 
 def test_validate_warns_of_what_nobody_offers(api: Any, project: Project) -> None:

@@ -10,6 +10,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
+from agents import registry
 from opscore import keys
 from opscore.errors import InvalidError, NotFoundError, UnauthorizedError
 from opscore.models import ApiKey
@@ -104,6 +105,24 @@ def test_command_makes_lists_and_revokes(project: Project) -> None:
             _call("create", "x", "--expires-days", days)
     with pytest.raises(CommandError, match="no project"):
         call_command("apikey", "--project", "other", "list")
+
+
+def test_command_binds_a_key_to_an_agent_and_rotates_it(project: Project) -> None:
+    agent, _ = registry.register(project, name="ada", kind="remote", capabilities=["echo"])
+    key = keys.verify(_call("create", "own", "--agent", "ada").strip())
+    assert (key.agent_id, key.scopes) == (agent.pk, ["agent"])
+    assert "only as ada" in _call("list")
+    turned = keys.verify(_call("rotate", "own", "--overlap-s", "0").strip())
+    assert turned.agent_id == agent.pk
+    assert not keys.is_usable(ApiKey.objects.get(pk=key.pk))
+    with pytest.raises(CommandError, match="no agent 'nobody'"):
+        _call("create", "own", "--agent", "nobody")
+    with pytest.raises(CommandError, match="scope agent, and no other"):
+        _call("create", "own", "--agent", "ada", "--scopes", "agent,write")
+    with pytest.raises(CommandError, match="0 or more"):
+        _call("rotate", "own", "--overlap-s", "nan")
+    with pytest.raises(CommandError, match="works no more"):
+        _call("rotate", key.prefix)
 
 
 def _call(*arguments: str) -> str:

@@ -1,4 +1,4 @@
-"""Health, the API's document, static files and the admin."""
+"""Health, the API's document, and static files."""
 
 from __future__ import annotations
 
@@ -12,37 +12,18 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from django.apps import apps
-from django.contrib import admin
-from django.contrib.auth.models import User
 from django.core.management import call_command
-from django.db import connection
+from django.db import transaction
 from django.test import Client
-from django.test.utils import CaptureQueriesContext
-from django.urls import reverse
 
-from agents.models import Agent, AgentSession
-from opscore import keys
+from opscore.api import document
+from opscore.api.threads import THREADS
 from opscore.config import ROOT, load_config
 from opscore.database import query
-from opscore.models import ApiKey, Event, IdempotentAnswer, Project
-from tasks import payloads
-from tasks.models import Attempt, Pause, RateWindow, Run, Task, TaskLog
+from tests.conftest import WaitUntil
 from tests.live_server import Server
-from workflows.models import Workflow, WorkflowVersion
 
 pytestmark = pytest.mark.django_db
-
-OURS = ("opscore", "agents", "tasks", "workflows")
-
-
-@pytest.fixture
-def people(project: Project) -> Client:
-    """A browser with an operator logged in."""
-    User.objects.create_superuser("alice", "alice@example.org", "wonderland")
-    browser = Client()
-    assert browser.login(username="alice", password="wonderland")
-    return browser
 
 
 def test_health_names_the_parts_and_needs_no_key(client: Client) -> None:
@@ -137,12 +118,55 @@ def test_document_says_what_bodies_and_lists_take() -> None:
 
 
 def test_document_and_its_page_are_served_without_key_and_from_here(client: Client) -> None:
-    assert b"openapi: 3" in client.get("/api/v1/schema").content
-    page = client.get("/api/v1/docs")
-    assert page["Content-Type"].startswith("text/html")
-    assert b"swagger-ui" in page.content
-    assert b"https://" not in page.content
-    assert client.post("/api/v1/docs").status_code == 405
+    assert b"openapi: 3.1" in client.get("/api/v1/schema").content
+    for path, word in (("/api/v1/docs", "swagger-ui"), ("/api/v1/redoc", "redoc.standalone.js")):
+        page = client.get(path)
+        assert page["Content-Type"].startswith("text/html")
+        text = page.content.decode()
+        assert word in text
+        assert "https://" not in text
+        for file in re.findall(r'(?:src|href)="(/static/[^"]+)"', text):
+            assert client.get(file).status_code == 200, file
+        assert client.post(path).status_code == 405
+
+
+def test_pages_of_the_document_may_run_their_scripts(client: Client) -> None:
+    for path, workers in (("/api/v1/docs", ""), ("/api/v1/redoc", "'self' blob:")):
+        rules = client.get(path)["Content-Security-Policy"].split("; ")
+        assert "script-src 'self'" in rules
+        assert (f"worker-src {workers}" in rules) is bool(workers)
+
+
+def test_document_is_made_once_and_in_the_format_that_is_asked_for(client: Client) -> None:
+    document._rendered.cache_clear()
+    for _ in range(3):
+        assert client.get("/api/v1/schema").content.startswith(b"openapi: 3.1")
+    assert document._rendered.cache_info().misses == 1
+    for answer in (
+        client.get("/api/v1/schema?format=json"),
+        client.get("/api/v1/schema", headers={"Accept": "application/json"}),
+    ):
+        shown = answer.json()
+        assert shown["components"]["securitySchemes"]["ApiKey"]["scheme"] == "bearer"
+    wrong = client.get("/api/v1/schema?format=xml")
+    assert (wrong.status_code, wrong.json()["code"]) == (400, "invalid")
+    assert client.get("/api/v1/schema", headers={"Accept": "text/html"}).status_code == 200
+
+
+@pytest.mark.django_db(transaction=True)
+def test_stuck_requests_end_and_do_not_hide_that_the_platform_is_well(
+    server: Server, wait_until: WaitUntil
+) -> None:
+    waiting = "SELECT count(*) AS n FROM pg_locks WHERE NOT granted"
+    with server.client() as client, ThreadPoolExecutor(THREADS) as pool:
+        with transaction.atomic():
+            query("LOCK TABLE workflows_workflow", {})
+            stuck = [pool.submit(client.get, "/workflows") for _ in range(THREADS)]
+            wait_until(lambda: query(waiting, {})[0]["n"] == THREADS)
+            assert client.get("/health", timeout=3).json()["status"] == "ok"
+            answers = [one.result() for one in stuck]
+        assert {answer.status_code for answer in answers} == {503}
+        assert client.get("/workflows").status_code == 200
 
 
 def test_static_files_come_without_debug_and_are_cached(client: Client) -> None:
@@ -173,191 +197,3 @@ def test_pages_leave_no_connection_behind(server: Server) -> None:
 
     before = see()
     assert max(see() for _ in range(10)) <= before + 1
-
-
-def test_every_model_of_ours_is_in_the_admin() -> None:
-    for model in apps.get_models():
-        if model._meta.app_label in OURS:
-            assert admin.site.is_registered(model), model
-
-
-def test_every_list_and_page_of_the_admin_opens(
-    people: Client, api: Any, session_id: str, project: Project
-) -> None:
-    _fill(api, session_id, project)
-    for model in apps.get_models():
-        if model._meta.app_label not in OURS:
-            continue
-        base = f"admin:{model._meta.app_label}_{model._meta.model_name}"
-        listed = people.get(reverse(f"{base}_changelist"), {"q": "e"})
-        assert listed.status_code == 200, model
-        row = model._default_manager.first()
-        assert row is not None, f"no {model.__name__} to look at"
-        page = people.get(reverse(f"{base}_change", args=[row.pk]))
-        assert page.status_code == 200, model
-
-
-def test_lists_of_the_admin_ask_no_more_for_more_rows(people: Client, project: Project) -> None:
-    def asked() -> int:
-        with CaptureQueriesContext(connection) as queries:
-            page = people.get(reverse("admin:agents_agent_changelist"))
-        assert page.content.decode().count(">active</span>") == Agent.objects.count()
-        return len(queries)
-
-    def add(name: str) -> None:
-        Agent.objects.create(project=project, name=name, kind="remote", status="active")
-
-    add("first")
-    few = asked()
-    for number in range(5):
-        add(f"later-{number}")
-    assert asked() == few
-
-
-@pytest.mark.parametrize(
-    "model", ["opscore_event", "opscore_idempotentanswer", "agents_agentsession"]
-)
-def test_filters_of_long_lists_do_not_read_all_rows(people: Client, model: str) -> None:
-    with CaptureQueriesContext(connection) as queries:
-        assert people.get(reverse(f"admin:{model}_changelist")).status_code == 200
-    asked = [query["sql"] for query in queries]
-    assert not [sql for sql in asked if "DISTINCT" in sql and f'FROM "{model}"' in sql]
-
-
-@pytest.mark.parametrize(
-    ("chosen", "shown", "hidden"),
-    [
-        ("opscore_event_changelist?about=task", "task.lost", "agent.lost"),
-        ("opscore_idempotentanswer_changelist?answered=4", "POST /refused", "POST /done"),
-    ],
-)
-def test_filters_keep_what_was_chosen(
-    people: Client, project: Project, chosen: str, shown: str, hidden: str
-) -> None:
-    for kind in ("task.lost", "agent.lost"):
-        Event.objects.create(project=project, kind=kind)
-    for target, status in (("POST /refused", 409), ("POST /done", 201)):
-        IdempotentAnswer.objects.create(project=project, key="k", target=target, status=status)
-    name, _, choice = chosen.partition("?")
-    page = people.get(f"{reverse(f'admin:{name}')}?{choice}").content.decode()
-    assert shown in page
-    assert hidden not in page
-
-
-def test_page_of_a_workflow_reads_the_latest_definition_only(
-    people: Client, project: Project
-) -> None:
-    workflow = Workflow.objects.create(project=project, name="many")
-    for number in range(1, 31):
-        WorkflowVersion.objects.create(
-            workflow=workflow, number=number, version=str(number), digest=str(number), definition={}
-        )
-    with CaptureQueriesContext(connection) as queries:
-        page = people.get(reverse("admin:workflows_workflow_change", args=[workflow.pk]))
-    assert page.status_code == 200
-    read = [query["sql"] for query in queries if '"definition"' in query["sql"]]
-    assert read
-    assert all(sql.endswith("LIMIT 1") for sql in read)
-
-
-def test_rows_of_the_engine_cannot_be_changed_by_hand(people: Client, api: Any) -> None:
-    task = api("POST", "/tasks", {"capability": "nobody"}).json()
-    page = reverse("admin:tasks_task_change", args=[task["id"]])
-    assert people.post(page, {"status": "completed"}).status_code == 403
-    assert people.post(reverse("admin:tasks_task_delete", args=[task["id"]])).status_code == 403
-    assert people.get(reverse("admin:tasks_task_add")).status_code == 403
-    assert Task.objects.get().status == "queued"
-
-
-def test_operator_cancels_runs_and_tasks(people: Client, api: Any) -> None:
-    first, second = (api("POST", "/tasks", {"capability": "nobody"}).json() for _ in range(2))
-    _act(people, "tasks_task", "cancel", first["id"])
-    _act(people, "tasks_run", "cancel", second["run_id"])
-    assert set(Task.objects.values_list("status", flat=True)) == {"cancelled"}
-    again = _act(people, "tasks_task", "cancel", first["id"])
-    assert "cancelled already" in again.content.decode()
-    assert "alice" in str(Task.objects.get(pk=first["id"]).error)
-
-
-@pytest.mark.django_db(transaction=True)
-def test_operator_pauses_resumes_approves_and_runs_again(people: Client, api: Any) -> None:
-    text = "name: ask\ntasks: {ok: {uses: approval}, no: {uses: approval}}"
-    assert api("POST", "/workflows", text, Content_Type="application/yaml").status_code == 201
-    run = Run.objects.get(pk=api("POST", "/workflows/ask/execute", {}).json()["id"])
-    _act(people, "tasks_run", "pause", str(run.pk))
-    assert Run.objects.get().status == "paused"
-    _act(people, "tasks_run", "resume", str(run.pk))
-    _act(people, "tasks_task", "approve", str(run.tasks.get(key="ok").pk))
-    _act(people, "tasks_task", "reject", str(run.tasks.get(key="no").pk))
-    run.refresh_from_db()
-    assert run.status == "failed"
-    _act(people, "tasks_run", "rerun", str(run.pk))
-    again = Run.objects.get(rerun_of=run.pk)
-    assert (again.tasks.get(key="ok").result or {})["by"] == "alice"
-    _act(people, "tasks_run", "cancel_at_once", str(again.pk))
-    api("POST", "/pauses", {"workflow": "ask"})
-    _act(people, "tasks_pause", "resume", str(Pause.objects.get().pk))
-    assert not Pause.objects.exists()
-
-
-def test_operator_stops_agents_and_is_told_what_cannot_be(
-    people: Client, agent: dict[str, Any]
-) -> None:
-    refused = _act(people, "agents_agent", "restart", agent["id"])
-    said = [str(message) for message in refused.context["messages"]]
-    assert len(said) == 1
-    assert "restart it where it runs" in said[0]
-    _act(people, "agents_agent", "stop", agent["id"])
-    assert Agent.objects.get().status == "terminated"
-    assert Event.objects.filter(actor="alice").exists()
-
-
-def test_a_key_made_in_the_admin_is_shown_once_and_works(people: Client, project: Project) -> None:
-    form = {"project": project.pk, "name": "made here", "scopes": ["read"]}
-    made = people.post(reverse("admin:opscore_apikey_add"), form, follow=True)
-    text = made.content.decode().split("<code>")[1].split("</code>")[0]
-    key = keys.verify(text)
-    assert (key.name, key.scopes) == ("made here", ["read"])
-    page = people.get(reverse("admin:opscore_apikey_change", args=[key.pk]))
-    assert text not in page.content.decode()
-    assert text not in people.get(reverse("admin:opscore_apikey_changelist")).content.decode()
-    _act(people, "opscore_apikey", "revoke", str(key.pk))
-    assert ApiKey.objects.get(pk=key.pk).revoked_at is not None
-
-
-def test_a_key_without_scope_is_not_made(people: Client, project: Project) -> None:
-    form = {"project": project.pk, "name": "x"}
-    assert people.post(reverse("admin:opscore_apikey_add"), form).status_code == 200
-    assert not ApiKey.objects.exists()
-
-
-def _act(browser: Client, page: str, action: str, row: str) -> Any:
-    data = {"action": action, "_selected_action": [row]}
-    return browser.post(reverse(f"admin:{page}_changelist"), data, follow=True)
-
-
-def _fill(api: Any, session_id: str, project: Project) -> None:
-    tasks = {"a": {"capability": "echo"}, "b": {"capability": "echo", "requires": ["gpu"]}}
-    definition = {"name": "seen", "tasks": tasks}
-    assert api("POST", "/workflows", definition, Idempotency_Key="k").status_code == 201
-    assert api("POST", "/workflows/seen/execute", {}).status_code == 201
-    [task] = api("POST", f"/sessions/{session_id}/claim", {}).json()["tasks"]
-    lines = {"fence": task["fence"], "lines": ["working <b>hard</b>"]}
-    api("POST", f"/tasks/{task['id']}/logs", lines)
-    error = {"type": "oops", "message": "no luck"}
-    report = {"fence": task["fence"], "status": "failed", "error": error}
-    assert api("POST", f"/tasks/{task['id']}/report", report).status_code == 204
-    payloads.save(project.pk, '{"large": true}')
-    run_id = task["run_id"]
-    schedule = {"name": "s", "workflow": "seen", "every_s": 60}
-    assert api("POST", "/schedules", schedule).status_code == 201
-    assert api("POST", "/schedules/s/trigger").status_code == 201
-    assert api("POST", f"/runs/{run_id}/signals/hello", {"a": 1}).status_code == 201
-    assert api("POST", "/pauses", {}).status_code == 201
-    RateWindow.objects.create(project=project, key="k")
-    from agents.models import Host
-
-    Host.objects.create(project=project, name="here", specs={"a": {"kind": "worker"}})
-    assert Attempt.objects.exists()
-    assert TaskLog.objects.exists()
-    assert AgentSession.objects.exists()

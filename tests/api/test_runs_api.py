@@ -8,6 +8,7 @@ from uuid import UUID
 import pytest
 
 from tests.api.conftest import Api
+from tests.round_trips import round_trips
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -43,7 +44,7 @@ def listed(api: Api, query: str) -> list[str]:
 
 
 # ------------------------------------------------------------ runs below runs
-def test_runs_are_listed_by_the_run_above_them(api: Api, django_assert_num_queries: Any) -> None:
+def test_runs_are_listed_by_the_run_above_them(api: Api) -> None:
     top, other = start(api, NESTED), start(api, NESTED)
     [outer] = listed(api, f"parent={top}")
     [inner] = listed(api, f"parent={outer}")
@@ -52,8 +53,9 @@ def test_runs_are_listed_by_the_run_above_them(api: Api, django_assert_num_queri
     assert len(listed(api, "")) == 6
     # The key and the page.
     for query in ("", "parent=none", f"parent={top}"):
-        with django_assert_num_queries(2):
+        with round_trips() as sent:
             listed(api, query)
+        assert len(sent) == 2
 
 
 def test_runs_of_another_project_are_below_nothing(api: Api) -> None:
@@ -70,7 +72,7 @@ def test_runs_of_another_project_are_below_nothing(api: Api) -> None:
 def test_a_parent_that_is_no_run_is_refused_in_words(api: Api, wrong: str) -> None:
     answer = api("GET", f"/runs?parent={wrong}")
     assert answer.status_code == 400
-    assert answer.json()["problems"] == [
+    assert answer.json()["errors"] == [
         {"message": f"must be `none` or the id of a run, not '{wrong}'", "path": "parent"}
     ]
     assert listed(api, f"parent={UUID(int=1)}") == []

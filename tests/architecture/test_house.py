@@ -13,7 +13,7 @@ from pathlib import Path
 import opscore
 from opscore.config import ROOT, settings_page
 
-APPS = ("opscore", "agents", "tasks", "workflows", "opscore_sdk")
+APPS = ("opscore", "agents", "tasks", "webhooks", "workflows", "opscore_sdk")
 VAGUE = {"utils", "helpers", "services", "common", "manager", "base", "misc"}
 
 

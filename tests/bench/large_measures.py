@@ -6,14 +6,12 @@ import json
 import resource
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from random import Random
 from typing import Any
 
 import psutil
-import psycopg
 from celery import Celery, chain
 from celery.canvas import Signature
 from django.core.management import call_command
@@ -32,6 +30,7 @@ from tasks.segments import Planner
 from tasks.submission import start_run
 from tests.engine.dags import diamond, random_graph
 from tests.engine.test_compiler import Broker, spots_of
+from tests.round_trips import round_trips
 
 SIZE = 10_000
 MAX_PARALLEL = 16
@@ -97,23 +96,6 @@ def memory_mib() -> tuple[float, float]:
     """Return the memory of this process, now and at its peak."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return psutil.Process().memory_info().rss / 2**20, peak / 2**10
-
-
-@contextmanager
-def round_trips() -> Iterator[list[str]]:
-    """Collect the statements that are sent to PostgreSQL."""
-    sent: list[str] = []
-    execute = psycopg.Cursor.execute
-
-    def count(self: Any, query: Any, *args: Any, **more: Any) -> Any:
-        sent.append(str(query))
-        return execute(self, query, *args, **more)
-
-    psycopg.Cursor.execute = count  # type: ignore[method-assign]
-    try:
-        yield sent
-    finally:
-        psycopg.Cursor.execute = execute  # type: ignore[method-assign]
 
 
 # ------------------------------------------------------------ bytes of hints

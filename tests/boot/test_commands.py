@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import subprocess
 import tomllib
@@ -12,7 +13,8 @@ import pytest
 import yaml
 from django.core.management import get_commands
 
-from opscore.config import ROOT
+from opscore.config import ROOT, Config
+from opscore.platform.running import WEB_OPTIONS
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
@@ -28,6 +30,7 @@ def test_the_compose_file_has_the_whole_platform() -> None:
         "web",
         "beat",
         "supervisor",
+        "pusher",
         "flower",
     }
 
@@ -47,6 +50,18 @@ def test_what_the_image_copies_is_there() -> None:
     for source in re.findall(r"^COPY (\S+) ", DOCKERFILE, re.MULTILINE):
         assert (ROOT / source).exists(), source
     assert re.search(r"^USER (?!root)", DOCKERFILE, re.MULTILINE)
+
+
+def test_the_image_starts_the_web_server_as_up_does() -> None:
+    [command] = re.findall(r"^CMD (.*)$", DOCKERFILE, re.MULTILINE)
+    words = json.loads(command)
+    begin = words.index(WEB_OPTIONS[0])
+    assert words[begin : begin + len(WEB_OPTIONS)] == [*WEB_OPTIONS]
+
+
+def test_the_server_accepts_more_connections_than_may_be_held() -> None:
+    accepted = int(WEB_OPTIONS[WEB_OPTIONS.index("--backpressure") + 1])
+    assert Config.model_fields["held_requests"].default < accepted / 2
 
 
 def test_every_published_port_is_on_loopback() -> None:

@@ -105,7 +105,7 @@ def test_only_warnings_errors_and_new_lines_reach_the_terminal(tmp_path: Path) -
         (
             "2026-11-21T11:15:30.535821Z [warning  ] agent.restarting               [agents.x] "
             "agent=historian-1 agent_id=01a1 reason='it died: SIGKILL' was=active",
-            "agent historian-1 is started again: it died: SIGKILL",
+            "agent historian-1 has ended: it died: SIGKILL",
         ),
         (
             "2026-11-21T11:15:30Z [warning  ] agent.error  [agents.x] agent=a "
@@ -143,10 +143,13 @@ def test_a_taken_default_port_is_stepped_over_but_a_named_one_is_refused() -> No
 def test_the_hosts_file_says_how_many_agents_to_wait_for(tmp_path: Path) -> None:
     file = tmp_path / "agents.yaml"
     file.write_text("agents:\n  a: {kind: worker}\n  b: {replicas: 3}\n  c: {replicas: 0}\n")
-    assert wanted_agents(file) == {"a-1", "b-1", "b-2", "b-3"}
+    assert wanted_agents(file, {}) == {"a-1", "b-1", "b-2", "b-3"}
+    file.write_text("agents: {a: {replicas: 2}, b: {autoscale: {min: 3, max: 9}}, c: {}}")
+    assert len(wanted_agents(file, {})) == 6
+    assert wanted_agents(file, {"a": 0, "b": 1, "gone": 7}) == {"b-1", "c-1"}
     file.write_text("agents: [not, a, mapping]")
-    assert wanted_agents(file) == frozenset()
-    assert wanted_agents(tmp_path / "absent.yaml") == frozenset()
+    assert wanted_agents(file, {}) == frozenset()
+    assert wanted_agents(tmp_path / "absent.yaml", {}) == frozenset()
 
 
 def test_agents_that_an_operator_stopped_are_not_waited_for(tmp_path: Path) -> None:
@@ -171,7 +174,27 @@ def test_agents_that_an_operator_stopped_are_not_waited_for(tmp_path: Path) -> N
         assert said == []
         agents[1]["desired"] = "running"
         Arrival(config, Probe(url), began, said.append).wait(lambda: None, within_s=0)
-    assert said == ["Only 1 of 2 agents are active (1 active)."]
+    assert said == ["Only 1 of 2 agents are active (1 not begun)."]
+
+
+def test_the_numbers_of_agents_that_are_there_add_up(tmp_path: Path) -> None:
+    file = tmp_path / "agents.yaml"
+    file.write_text("agents:\n  a: {replicas: 6}\n")
+    began = datetime.now(UTC)
+    row = {"host": "here", "spec": "a", "desired": "running", "reason": "no"}
+    row["changed_at"] = began.isoformat()
+    statuses = ["active", "busy", "error", "restarting", "restarting"]
+    agents = [{**row, "name": f"a-{n}", "status": status} for n, status in enumerate(statuses, 1)]
+    # One that was registered by name is none of those that the file wants.
+    agents.append({**row, "name": "by-name", "status": "active"})
+    said: list[str] = []
+    with answering({"results": agents, "next": None}) as url:
+        config = Config(agents_file=file, node_name="here")
+        Arrival(config, Probe(url), began, said.append).wait(lambda: None, within_s=0)
+    assert said == [
+        "supervisor: agent a-3 was given up: no",
+        "Only 2 of 6 agents are active (1 error, 2 restarting, 1 not begun).",
+    ]
 
 
 @contextmanager

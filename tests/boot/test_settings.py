@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from threading import Barrier
 import pytest
 
 from opscore.config import ROOT, listed
-from opscore.settings import _kept_secret
+from opscore.kept import kept_secret
 
 _NOBODY = 65534
 
@@ -86,7 +87,7 @@ def test_secret_is_one_for_all_who_ask_at_once(tmp_path: Path) -> None:
 
             def ask(path: Path = path, start: Barrier = start) -> str:
                 start.wait()
-                return _kept_secret(path)
+                return kept_secret(path, lambda: secrets.token_urlsafe(48))
 
             [secret] = {asked.result() for asked in [pool.submit(ask) for _ in range(askers)]}
             assert len(secret) == 64
@@ -102,7 +103,7 @@ def test_secret_of_another_account_is_refused_in_a_sentence(var_dir: Path) -> No
         another_account(),
         pytest.raises(SystemExit, match=f"{path} cannot be used by this account"),
     ):
-        _kept_secret(path)
+        kept_secret(path, lambda: secrets.token_urlsafe(48))
 
 
 @contextmanager

@@ -55,12 +55,9 @@ class Shop:
 
 
 @pytest.fixture
-def shop(
-    tmp_path: Path, project: Project, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Shop]:
-    monkeypatch.setattr("tests.real.cluster.SPECS", SPECS)
+def shop(tmp_path: Path, project: Project, wait_until: WaitUntil) -> Iterator[Shop]:
     env = {"DJANGO_SETTINGS_MODULE": "opscore.settings", "OPSCORE_MAX_LOSSES": "1"}
-    cluster = Cluster(tmp_path, project, wait_until, env=env, capabilities=TASKS)
+    cluster = Cluster(tmp_path, project, wait_until, env=env, capabilities=TASKS, specs=SPECS)
     try:
         cluster.start()
         yield Shop(cluster, tmp_path)

@@ -45,6 +45,9 @@ def engine(uses: str, **entry: Any) -> dict[str, Any]:
             {"for_each": "${{ inputs.l }}", "max_parallel": 3, "on_item_failure": "continue"},
             Flow(for_each="${{ inputs.l }}", max_parallel=3, on_item_failure="continue"),
         ),
+        ({"prefers": "gpu"}, Flow(prefers={"gpu": 1})),
+        ({"prefers": {"gpu": 10, "spot": -5}}, Flow(prefers={"gpu": 10, "spot": -5})),
+        ({"sticky": "${{ inputs.repo }}"}, Flow(sticky="${{ inputs.repo }}")),
         ({"repeat": 5}, Flow(repeat=Repeat(max=5))),
         (
             {"repeat": {"until": "${{ result.done }}", "delay": "2s"}},
@@ -284,3 +287,44 @@ def test_a_wrong_entry_of_the_engines_own_is_told(
     ((path, told),) = problems_of(engine(uses, **entry))
     assert path == f"tasks.t{place}"
     assert message in told
+
+
+@pytest.mark.parametrize(
+    ("entry", "path", "message"),
+    [
+        ({"prefers": {"gpu": 101}}, "prefers.gpu", "a whole number from -100 to 100"),
+        ({"prefers": {"gpu": True}}, "prefers.gpu", "a whole number"),
+        ({"prefers": {"a b": 1}}, "prefers.a b", "one word"),
+        ({"prefers": ["x", "a b"]}, "prefers[1]", "one word"),
+        ({"prefers": {f"l{n}": 1 for n in range(21)}}, "prefers", "at most 20"),
+        ({"sticky": " "}, "sticky", "must not be empty"),
+        ({"sticky": 5}, "sticky", "must be text"),
+        ({"sticky": "${{ inputs.x + }}"}, "sticky", ""),
+        ({"sticky": "${{ tasks.later.result }}"}, "sticky", "later"),
+    ],
+)
+def test_wrong_wishes_are_told_with_their_place(
+    entry: dict[str, Any], path: str, message: str
+) -> None:
+    problems = problems_of({"tasks": {"t": {"capability": "c", **entry}}})
+    assert [place for place, _ in problems] == [f"tasks.t.{path}"]
+    assert message in problems[0][1]
+
+
+def test_only_tasks_of_agents_have_wishes() -> None:
+    wait = {"uses": "wait", "with": {"duration": "1s"}}
+    problems = problems_of({"tasks": {"t": {**wait, "prefers": ["gpu"], "sticky": "k"}}})
+    assert {place for place, _ in problems} == {"tasks.t.prefers", "tasks.t.sticky"}
+
+
+def test_item_and_defaults_may_be_used_for_wishes() -> None:
+    data = {
+        "defaults": {"prefers": {"gpu": 2}},
+        "tasks": {
+            "t": {"capability": "c", "for_each": [1], "sticky": "${{ item }}"},
+            "own": {"capability": "c", "prefers": ["eu"]},
+        },
+    }
+    found = from_data({"name": "x", **data}).tasks
+    assert [one.flow.prefers["gpu"] for one in found[:1]] == [2]
+    assert "gpu" not in found[1].flow.prefers or found[1].flow.prefers == {"gpu": 2, "eu": 1}

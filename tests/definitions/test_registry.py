@@ -134,3 +134,23 @@ def test_wrong_inputs_and_unknown_versions_start_nothing(project: Project) -> No
     with pytest.raises(NotFoundError):
         registry.execute(project, "other", inputs={})
     assert not Run.objects.exists()
+
+
+def test_work_belongs_to_who_is_said_then_to_whom_the_workflow_names(project: Project) -> None:
+    registry.upload(project, definition(fairness_key="${{ inputs.repo }}"))
+
+    def tenant(repo: str, said: str = "") -> str:
+        inputs = {"repo": repo}
+        run = registry.execute(project, "review", inputs=inputs, fairness_key=said, actor="ci")
+        return run.fairness_key
+
+    assert (tenant("a"), tenant("a", "b"), tenant("")) == ("a", "b", "ci")
+    registry.upload(project, definition())
+    assert tenant("a") == "ci"
+
+
+def test_the_key_of_a_tenant_reads_inputs_alone() -> None:
+    with pytest.raises(InvalidError) as refused:
+        definition(fairness_key="${{ tasks.t.result }}")
+    [problem] = refused.value.problems
+    assert (problem.path, "nothing has run yet" in problem.message) == ("fairness_key", True)

@@ -135,6 +135,7 @@ def definitions(draw: st.DrawFn) -> Definition:
         inputs=draw(st.none() | st.just({"properties": {"l": {"type": "array"}, "n": {}}})),
         outputs=draw(st.none() | MAPS),
         priority=draw(st.none() | st.integers(0, 9)),
+        fairness_key=draw(st.just("") | WORDS),
         concurrency=draw(st.none() | LIMITS),
         finally_=draw(st.just(()) | tasks(0, unlike=tuple(task.key for task in main))),
     )

@@ -13,6 +13,7 @@ from agents.models import AgentSession
 from opscore.database import query
 from opscore.models import Project
 from tasks.models import Run, Task
+from tests.engine.queue import Queue
 from workflows.testing import Rehearsal
 
 
@@ -45,6 +46,13 @@ def bench(project: Project) -> Iterator[Bench]:
     bench.does("work", lambda task: {"did": task.key})
     yield bench
     runtime.begin(None)
+
+
+@pytest.fixture
+def queue(project: Project) -> Iterator[Queue]:
+    queue = Queue(project)
+    yield queue
+    queue.close()
 
 
 def status_of(task_id: UUID) -> str:

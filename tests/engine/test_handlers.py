@@ -130,12 +130,12 @@ def test_transactional_handler_is_run_again_when_the_database_broke_it(bench: Be
 def test_log_of_an_attempt_is_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load_config(), "max_log_lines", 3)
     task = submit_task(bench.project, node())
-    assert tasklogs.append(task.id, 1, [("log", "one\ntwo\0")]) is True
-    assert tasklogs.append(task.id, 1, [("stderr", "three\nfour\n")]) is False
-    assert tasklogs.append(task.id, 1, [("stderr", "five")]) is False
+    assert tasklogs.append(task.project_id, task.id, 1, [("log", "one\ntwo\0")]) is True
+    assert tasklogs.append(task.project_id, task.id, 1, [("stderr", "three\nfour\n")]) is False
+    assert tasklogs.append(task.project_id, task.id, 1, [("stderr", "five")]) is False
     kept = [("log", "one"), ("log", "two\N{SYMBOL FOR NULL}"), ("platform", tasklogs.FULL)]
     assert list(TaskLog.objects.order_by("id").values_list("stream", "text")) == kept
-    tasklogs.append(task.id, 2, [("log", "y" * 9000)])
+    tasklogs.append(task.project_id, task.id, 2, [("log", "y" * 9000)])
     assert len(TaskLog.objects.get(attempt=2).text) == tasklogs.MAX_LINE
 
 

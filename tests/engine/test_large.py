@@ -16,9 +16,9 @@ from tests.bench.large_measures import (
     large_list,
     memory_mib,
     message_bytes,
-    round_trips,
 )
 from tests.engine.dags import chain, diamond
+from tests.round_trips import round_trips
 
 SIZE = 1_000
 

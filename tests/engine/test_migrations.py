@@ -36,7 +36,7 @@ from workflows import schedules
 from workflows.models import Schedule
 from workflows.testing import Rehearsal
 
-APPS = ("opscore", "tasks", "workflows", "agents")
+APPS = ("opscore", "tasks", "webhooks", "workflows", "agents")
 #: Without the default project, which all else stands on, there is nothing to go back to.
 GROUND = ("opscore", "0001_initial")
 LOADER = MigrationLoader(None)

@@ -14,8 +14,9 @@ from django.db import OperationalError, connection
 from agents.handlers import Context
 from opscore.config import ROOT
 from tasks import tasklogs
-from tasks.execution import Outcome, execute, patiently
+from tasks.execution import Outcome, execute
 from tasks.models import Task, TaskLog
+from tasks.patience import patiently
 from tasks.submission import submit_task
 from tests.engine.conftest import Bench, status_of
 from tests.engine.test_verbs import node
@@ -119,7 +120,7 @@ GIVES_UP = """
 import django
 django.setup()
 from django.db import OperationalError
-from tasks.execution import patiently
+from tasks.patience import patiently
 def away():
     raise OperationalError("away")
 patiently(away, patience_s=0.3)
@@ -165,4 +166,4 @@ def test_log_line_is_not_worth_the_task(bench: Bench) -> None:
     task = submit_task(bench.project, node())
     assert bench.step(task) is Outcome.COMPLETED
     assert list(TaskLog.objects.values_list("text", flat=True)) == ["one", "three"]
-    assert tasklogs.append(task.id, 1, []) is True
+    assert tasklogs.append(task.project_id, task.id, 1, []) is True

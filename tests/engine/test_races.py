@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+import psycopg
 import pytest
 from django.db import connection, transaction
 from django.db.models import F
@@ -18,11 +20,14 @@ from opscore.database import query
 from opscore.errors import ConflictError
 from tasks import control, dispatch, items, reconcile, reports, reruns
 from tasks.claims import claim
+from tasks.dispatch import READY_CHANNEL
 from tasks.flow import Catch, Concurrency, Flow, Undo
+from tasks.graph import Node
 from tasks.models import Payload, Run, Task
 from tasks.reports import complete
 from tasks.retries import RetryPolicy
-from tasks.transitions import runs
+from tasks.submission import submit_task
+from tasks.transitions import runs, turns
 from tests.conftest import WaitUntil
 from tests.engine.conftest import Bench, error_of
 from tests.engine.flows import begin, node, pass_time, refuse, statuses, task_of
@@ -217,7 +222,9 @@ def test_resuming_one_run_hints_no_other(bench: Bench, monkeypatch: pytest.Monke
     run = begin(bench, node("a"))
     control.pause_run(run.id)
     sent: list[UUID] = []
-    monkeypatch.setattr("tasks.dispatch._send", lambda due: sent.extend(one.run_id for one in due))
+    monkeypatch.setattr(
+        "tasks.dispatch._send", lambda due, **_: sent.extend(one.run_id for one in due)
+    )
     control.resume_run(run.id)
     assert sent == [run.id]
 
@@ -261,7 +268,7 @@ def test_undo_is_hinted_to_workers(bench: Bench, monkeypatch: pytest.MonkeyPatch
     bench.does("work", work)
     undo = Undo("work")
     run = begin(bench, node("a", undo=undo), node("b", "a", undo=undo), node("c", "b"))
-    monkeypatch.setattr(dispatch, "_served", frozenset)
+    monkeypatch.setattr(dispatch, "_slots", lambda queues: dict.fromkeys(queues, 1))
     monkeypatch.setattr("tasks.canvas.send", lambda plan, addresses: sent.append(plan))
     for key in "abc":
         bench.step(task_of(run, key))
@@ -366,3 +373,23 @@ def test_items_read_only_what_they_use(bench: Bench) -> None:
     bench.step(task_of(run, "list"))
     assert task_of(run, "each").reads == [0]
     assert Task.objects.get(key="each[0]").reads == []
+
+
+def test_task_is_announced_when_an_agent_that_looks_can_have_it(
+    bench: Bench, wait_until: WaitUntil
+) -> None:
+    queue = submit_task(bench.project, Node("first", "dig")).queue
+    url, heard = os.environ["OPSCORE_DATABASE_URL"], []
+    with psycopg.connect(url, autocommit=True) as listener, psycopg.connect(url) as holder:
+        listener.add_notify_handler(lambda told: heard.append(told.payload))
+        listener.execute(f"LISTEN {READY_CHANNEL}")
+        holder.execute(turns.LOCK_TURNS, {"queues": [queue]})
+        submitting = in_thread(lambda: submit_task(bench.project, Node("second", "dig")))
+        somebody_waits(wait_until, 1)
+        # It has no turn yet, and is about to be locked for getting one.
+        listener.execute("SELECT 1")
+        assert heard == []
+        holder.rollback()
+        submitting.join()
+        listener.execute("SELECT 1")
+        assert heard == ["dig"]

@@ -32,7 +32,7 @@ def review(workshop: Workshop, **options: Any) -> dict[str, Any]:
         "metrics": survey(root),
         "lint": lint(root),
         "tests": inventory(root),
-        "dependencies": dependencies(root),
+        "dependencies": dependencies(root, print),
     }
     facts["functions"] = rank_functions(metrics=facts["metrics"])
     names = ("history", "metrics", "lint", "tests", "owners")

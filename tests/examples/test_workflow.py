@@ -10,6 +10,7 @@ from agents.handlers import Context, HandlerError, load
 from examples.repo_review.client import WORKFLOW
 from examples.repo_review.dependencies import dependencies
 from examples.repo_review.lint import lint
+from examples.repo_review.ranking import rank_files
 from tasks.models import Run
 from tests.examples.conftest import Workshop
 from workflows.testing import Rehearsal
@@ -21,7 +22,8 @@ def review(rehearsal: Rehearsal) -> Rehearsal:
     for capability, function in load(["examples.repo_review.handlers"]).items():
         rehearsal.does(capability, function)
     rehearsal.does("lint", lambda task: lint(**task.inputs))
-    rehearsal.does("dependencies", lambda task: dependencies(**task.inputs))
+    rehearsal.does("dependencies", lambda task: dependencies(**task.inputs, say=task.log))
+    rehearsal.does("ranking", lambda task: rank_files(**task.inputs))
     return rehearsal
 
 

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
@@ -38,11 +38,12 @@ class Cluster:
     env: dict[str, str] = field(default_factory=dict)
     replicas: int = 2
     capabilities: str = "work, flaky, poison, forever"
+    specs: str = SPECS
     parts: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def start(self) -> None:
         specs = self.folder / "agents.yaml"
-        specs.write_text(SPECS.format(replicas=self.replicas, capabilities=self.capabilities))
+        specs.write_text(self.specs.format(replicas=self.replicas, capabilities=self.capabilities))
         self.env = {
             **os.environ,
             "OPSCORE_VAR_DIR": str(self.folder / "var"),
@@ -87,8 +88,12 @@ class Cluster:
     def submit(self, shape: str, *, record: Path | None = None, gate: Path | None = None) -> Run:
         """Start a graph from a process of its own, which talks to the cluster's broker."""
         order = {"shape": shape, "record": record and str(record), "gate": gate and str(gate)}
+        return self.submit_all([order])[0]
+
+    def submit_all(self, orders: Sequence[Mapping[str, object]]) -> list[Run]:
+        """Start several graphs, one after the other; see `tests.real.submit`."""
         done = subprocess.run(
-            [sys.executable, "-m", "tests.real.submit", json.dumps(order)],
+            [sys.executable, "-m", "tests.real.submit", json.dumps(orders)],
             cwd=ROOT,
             env=self.env,
             capture_output=True,
@@ -96,7 +101,7 @@ class Cluster:
             check=False,
         )
         assert done.returncode == 0, done.stderr
-        return Run.objects.get(id=UUID(done.stdout.split()[-1]))
+        return [Run.objects.get(id=UUID(word)) for word in done.stdout.split()[-len(orders) :]]
 
     def finished(self, run: Run, timeout_s: float = 30) -> Run:
         def ended() -> bool:

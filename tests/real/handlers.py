@@ -49,3 +49,13 @@ def step(mark: str = "") -> None:
     """Do nothing as a plain Celery task, which the benchmark compares with."""
     if mark:
         Path(mark).touch()
+
+
+@handler("ask")
+def ask(task: Context) -> str:
+    """Call a service that is down while the file of that name exists; note each call."""
+    with Path(str(task.inputs["calls"])).open("a") as file:
+        file.write(f"{task.key}\n")
+    if Path(str(task.inputs["down"])).exists():
+        raise HandlerError("no answer", type="unavailable")
+    return task.key

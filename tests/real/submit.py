@@ -1,4 +1,7 @@
-"""Starts one of the test graphs and prints the run's id: python -m tests.real.submit JSON."""
+"""Starts test graphs and prints the runs' ids: python -m tests.real.submit JSON.
+
+The JSON is one order, or a list of them.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,8 @@ import django
 
 def main(order: dict[str, Any]) -> None:
     """Start the graph that the order names."""
-    django.setup()
     from opscore.models import Project
+    from tasks.flow import Flow
     from tasks.graph import Graph, Node
     from tasks.retries import RetryPolicy
     from tasks.submission import start_run
@@ -43,6 +46,27 @@ def main(order: dict[str, Any]) -> None:
                 Node(key="c", capability="work", needs=("b",)),
             ]
         ),
+        "wide": lambda: Graph.of(
+            [Node(key=f"t{number}", capability="work") for number in range(order["count"])]
+        ),
+        "sticky": lambda: Graph.of(
+            [
+                Node(key=f"{key}{n}", capability="work", flow=Flow(sticky=key))
+                for n in range(6)
+                for key in ("red", "blue")
+            ]
+        ),
+        "prefers": lambda: Graph.of(
+            [
+                Node(
+                    key=f"t{n}",
+                    capability="work",
+                    needs=(f"t{n - 1}",) if n else (),
+                    flow=Flow(prefers={"gpu": 1}),
+                )
+                for n in range(6)
+            ]
+        ),
         "poison": lambda: Graph.of([Node(key="p", capability="poison")]),
         "forever": lambda: Graph.of([Node(key="f", capability="forever", timeout_s=1.0)]),
     }
@@ -53,9 +77,13 @@ def main(order: dict[str, Any]) -> None:
         for vertex in graph.vertices
     )
     project = Project.objects.get(slug="default")
-    run = start_run(project, Graph(vertices), inputs={}, workflow=order["shape"])
+    wanted = {name: order[name] for name in ("priority", "fairness_key") if name in order}
+    run = start_run(project, Graph(vertices), inputs={}, workflow=order["shape"], **wanted)
     print(run.id)
 
 
 if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))
+    django.setup()
+    orders = json.loads(sys.argv[1])
+    for each in orders if isinstance(orders, list) else [orders]:
+        main(each)

@@ -63,7 +63,7 @@ def test_nothing_is_lost_when_rabbitmq_is_killed_purged_and_frozen() -> None:
 
 def test_an_engine_without_repairs_is_caught() -> None:
     status, found, said = chaos(
-        *("--break", "reconciler", "--seconds", "6", "--drain", "3"),
+        *("--break", "reconciler", "--seconds", "10", "--drain", "3"),
         *("--workflows", "chain", "fork_join", "--faults", "agent", "broker_flushed"),
     )
     assert status == 1

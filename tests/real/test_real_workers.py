@@ -72,6 +72,42 @@ def test_chain_and_diamond_run_on_rabbitmq(start: Start, tmp_path: Path, rabbitm
         assert_done_once_and_in_order(run, record)
 
 
+def assert_who_goes_first(cluster: Cluster, folder: Path) -> None:
+    gate = folder / "gate"
+    wide = {"shape": "wide", "gate": str(gate), "priority": 1}
+    large, small, other, urgent = cluster.submit_all(
+        [
+            {**wide, "count": 1000, "fairness_key": "ada"},
+            {**wide, "count": 10, "fairness_key": "ada"},
+            {**wide, "count": 10, "fairness_key": "bob"},
+            {**wide, "count": 1, "fairness_key": "ada", "priority": 9},
+        ]
+    )
+    cluster.wait_until(large.tasks.filter(status="running").exists, 20)
+    gate.touch()
+    cluster.finished(small, 60)
+    cluster.finished(other, 60)
+    begun = large.tasks.exclude(started_at=None)
+    # One was running, and one may have been fetched by the worker already.
+    assert begun.filter(started_at__lt=urgent.tasks.get(key="t0").started_at).count() <= 2
+    assert small.completed_at
+    assert begun.filter(started_at__lt=small.completed_at).count() < 100
+    assert other.completed_at
+    assert begun.filter(started_at__lt=other.completed_at).count() < 100
+
+
+def test_priority_and_fair_share_behind_a_thousand_tasks(start: Start, tmp_path: Path) -> None:
+    assert_who_goes_first(start(replicas=1), tmp_path)
+
+
+@pytest.mark.rabbitmq
+@pytest.mark.xdist_group("rabbitmq")
+def test_priority_and_fair_share_on_rabbitmq(
+    start: Start, tmp_path: Path, rabbitmq_url: str
+) -> None:
+    assert_who_goes_first(start(replicas=1, OPSCORE_BROKER_URL=rabbitmq_url), tmp_path)
+
+
 def test_failing_task_is_retried_until_it_succeeds(start: Start) -> None:
     cluster = start()
     run = cluster.finished(cluster.submit("flaky"))

@@ -36,7 +36,7 @@ pytestmark = pytest.mark.django_db
 
 
 def test_due_slot_starts_one_run_with_the_schedules_inputs(schedule: Make) -> None:
-    often = schedule(inputs={"day": "monday"}, priority=7)
+    often = schedule(inputs={"day": "monday"}, priority=7, fairness_key="ada")
     [at] = make_due(often, since_s=3600)
     often.next_at = at
     Schedule.objects.update(catch_up_window_s=7200)
@@ -44,6 +44,7 @@ def test_due_slot_starts_one_run_with_the_schedules_inputs(schedule: Make) -> No
     fire_schedules()
     run = Run.objects.get()
     assert (run.workflow, run.inputs, run.priority) == ("report", {"day": "monday"}, 7)
+    assert run.fairness_key == "ada"
     slot = Slot.objects.get()
     assert (slot.at, slot.outcome, slot.cause, slot.run_id) == (at, "started", "timetable", run.pk)
     often.refresh_from_db()

@@ -67,6 +67,7 @@ def test_create_with_a_key_is_done_once(api: Api, workflow: str) -> None:
         ({"cathc_up": "all"}, "cathc_up", "catch_up"),
         ({"catch_up_window_s": -1}, "catch_up_window_s", "0"),
         ({"priority": 10}, "priority", "9"),
+        ({"fairness_key": "x" * 101}, "fairness_key", "100"),
     ],
 )
 def test_schedule_that_makes_no_sense_is_refused_with_path_and_help(
@@ -74,7 +75,7 @@ def test_schedule_that_makes_no_sense_is_refused_with_path_and_help(
 ) -> None:
     answer = api("POST", "/schedules", {**BODY, **change})
     assert answer.status_code == 400
-    [problem] = answer.json()["problems"]
+    [problem] = answer.json()["errors"]
     assert problem["path"] == path
     assert told in problem["message"]
     assert not Schedule.objects.exists()
@@ -82,7 +83,7 @@ def test_schedule_that_makes_no_sense_is_refused_with_path_and_help(
 
 def test_every_problem_is_told_at_once(api: Api) -> None:
     wrong = {"name": "-", "workflow": "none", "cron": "x", "timezone": "Mars"}
-    problems = api("POST", "/schedules", wrong).json()["problems"]
+    problems = api("POST", "/schedules", wrong).json()["errors"]
     assert {problem["path"] for problem in problems} == {"name", "workflow", "cron", "timezone"}
 
 
@@ -179,7 +180,7 @@ def test_range_that_makes_no_sense_is_refused(
     schedule("often")
     answer = api("POST", "/schedules/often/backfill", body)
     assert answer.status_code == 400
-    assert [problem["path"] for problem in answer.json()["problems"]] == [path]
+    assert [problem["path"] for problem in answer.json()["errors"]] == [path]
     assert not Slot.objects.exists()
 
 

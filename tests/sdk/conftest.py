@@ -19,11 +19,31 @@ from django.db import connections
 
 from agents import runtime
 from opscore_sdk import Client
+from opscore_sdk.testing import MemoryPlatform
 from tasks.execution import execute
 from tasks.models import Task
 from tests.live_server import Server, server, server_url
+from tests.sdk.places import Place, in_memory, live
 
 __all__ = ["server", "server_url"]
+
+
+@pytest.fixture(
+    params=[pytest.param("live", marks=pytest.mark.django_db(transaction=True)), "memory"]
+)
+def place(request: pytest.FixtureRequest) -> Place:
+    """The live platform, then the one in memory: both must pass the same tests."""
+    if request.param == "memory":
+        return in_memory(MemoryPlatform())
+    return live(request.getfixturevalue("server"))
+
+
+@pytest.fixture
+def api(place: Place) -> Iterator[Client]:
+    """A blocking client of that place."""
+    with place.client() as client:
+        yield client
+
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -128,7 +148,7 @@ class Stub:
                 self.end_headers()
                 self.wfile.write(json.dumps(answer).encode())
 
-            do_GET = do_POST = do_PUT = _answer  # noqa: N815 - names of the base class
+            do_GET = do_POST = do_PUT = do_DELETE = _answer  # noqa: N815 - names of the base class
 
             def log_message(self, *_: Any) -> None:
                 """Say nothing."""
@@ -169,3 +189,9 @@ def stub() -> Iterator[Stub]:
 def asking(stub: Stub, tmp_path: Path) -> Command:
     """Run the `opscore` command against the stub."""
     return lambda *arguments, **environ: _run(stub.url, "k", tmp_path, *arguments, **environ)
+
+
+@pytest.fixture
+def hasty() -> MemoryPlatform:
+    """A platform whose heartbeats are due three times a second."""
+    return MemoryPlatform(session_ttl_s=1)

@@ -115,7 +115,7 @@ def test_every_problem_is_printed_with_file_and_line(opscore: Any, sum_file: str
         lines = done.stderr.splitlines()
         assert any(line.startswith("bad.yaml:4: tasks.a") for line in lines), lines
         assert any(line.startswith("bad.yaml:5: tasks.b") for line in lines), lines
-    problems = json.loads(opscore("validate", "bad.yaml", "--json").stdout)["problems"]
+    problems = json.loads(opscore("validate", "bad.yaml", "--json").stdout)["errors"]
     assert {problem["line"] for problem in problems} >= {4, 5}
 
 
@@ -177,7 +177,7 @@ def test_a_value_that_was_given_as_json_gets_no_hint(opscore: Any, tmp_path: Pat
         (["run", "sum.yaml", "--input-json", "n={"], "not JSON"),
         (["run", "sum.yaml", "--input", "n=x"], "n"),
         (["run", "sum.yaml"], "n"),
-        (["wibble"], "invalid choice"),
+        (["wibble"], "unknown COMMAND 'wibble'"),
         ([], "required"),
     ],
 )
@@ -200,6 +200,8 @@ def test_a_file_that_is_no_text_is_refused(opscore: Any, tmp_path: Path) -> None
     [
         ({"OPSCORE_API_URL": "http://127.0.0.1:1"}, "Nobody answers at http://127.0.0.1:1"),
         ({"OPSCORE_API_URL": "nonsense"}, "no address"),
+        ({"OPSCORE_API_URL": "http://[::1"}, "no address"),
+        ({"OPSCORE_API_KEY": "kéy"}, "OPSCORE_API_KEY holds characters"),
         ({"OPSCORE_API_KEY": "ok_wrong_key"}, "API key is not valid"),
         ({"OPSCORE_API_KEY": ""}, "OPSCORE_API_KEY is not set"),
         ({"OPSCORE_API_URL": ""}, "OPSCORE_API_URL is not set"),
@@ -212,9 +214,7 @@ def test_errors_are_one_sentence(opscore: Any, environ: dict[str, str], said: st
     assert len(done.stderr.splitlines()) == 1
 
 
-NO_RUN = (
-    "opscore: {!r} is no id of a run; opscore status --all shows the newest runs with their ids."
-)
+NO_RUN = "opscore: {!r} is no id of a run; opscore runs --all shows the newest runs with their ids."
 NO_TASK = (
     "opscore: {!r} is no id of a task; "
     "opscore approvals shows the tasks that wait for a decision, with their ids."

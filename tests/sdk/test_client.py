@@ -24,8 +24,9 @@ from opscore_sdk import (
     UnreachableError,
     WaitTimeoutError,
 )
+from opscore_sdk.asking import ask
 from opscore_sdk.errors import ApiError, OpsCoreError
-from opscore_sdk.transport import root_of
+from opscore_sdk.place import root_of
 
 SUM = """
 name: sum
@@ -94,7 +95,8 @@ def test_runs_are_drawn_paused_signalled_and_run_again(client: Client) -> None:
         client.rerun(run.id)
     client.cancel_run(run.id)
     assert client.rerun(run.id, from_tasks=["a"], inputs={"n": 2}).inputs == {"n": 2}
-    assert client.approvals() == client.schedules() == []
+    assert not client.approvals()
+    assert not client.schedules()
     with pytest.raises(ConflictError):
         client.approve(run.tasks[0].id)
     with pytest.raises(ConflictError):
@@ -128,7 +130,7 @@ class _Small(httpx.BaseTransport):
         self._asked.append(str(request.url))
         query = dict(request.url.params)
         query["limit"] = "2"
-        return httpx.Response(200, json=self._client._ask.ask("GET", "/agents", query=query))
+        return httpx.Response(200, json=self._client.hold(ask("GET", "/agents", query=query)))
 
 
 def test_what_the_platform_refuses_becomes_an_error_of_its_own(client: Client) -> None:
@@ -138,7 +140,7 @@ def test_what_the_platform_refuses_becomes_an_error_of_its_own(client: Client) -
         client.execute("nothing")
     with pytest.raises(InvalidError) as caught:
         client.upload("name: x\ntasks:\n  a: {capabilty: add}\n")
-    problem = caught.value.problems[0]
+    problem = caught.value.errors[0]
     assert (problem.line, problem.path.startswith("tasks.a")) == (3, True)
     assert caught.value.code == "invalid"
     assert caught.value.request_id
@@ -228,10 +230,10 @@ def test_answers_that_are_not_ops_core_are_errors_too(answering: Any) -> None:
     client, _ = answering(httpx.Response(404, text="<html>nginx</html>"))
     with pytest.raises(NotFoundError, match="is it Ops-Core"):
         client.runs()
-    client, _ = answering(httpx.Response(500, json={"detail": "broken", "problems": ["odd"]}))
+    client, _ = answering(httpx.Response(500, json={"detail": "broken", "errors": ["odd"]}))
     with pytest.raises(ServerError, match="broken") as caught:
         client.runs()
-    assert str(caught.value.problems[0]) == "odd"
+    assert str(caught.value.errors[0]) == "odd"
     client, _ = answering(httpx.Response(403, json={"detail": "no"}))
     with pytest.raises(ForbiddenError):
         client.runs()

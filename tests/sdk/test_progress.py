@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import io
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -111,6 +112,7 @@ def test_without_rich_lines_are_shown_and_tables_are_plain(
             raise ImportError(name)
         return real(name, *rest)
 
+    monkeypatch.delitem(sys.modules, "opscore_sdk.live", raising=False)
     monkeypatch.setattr(builtins, "__import__", without_rich)
     with opened(io.StringIO(), live=True) as view:
         assert isinstance(view, Lines)

@@ -168,7 +168,7 @@ def test_schedules_are_listed(stub: Stub, asking: Any) -> None:
         (["rerun", "r", "--inputs", "{"], "--inputs: not JSON"),
         (["signal", "r", "s", "--data", "{"], "--data: not JSON"),
         (["run", "x.yaml", "--patience", "long"], "'long' is no time"),
-        (["graph", "x", "--format", "dot"], "invalid choice"),
+        (["graph", "x", "--format", "dot"], "unknown --format 'dot'; known: text, mermaid"),
         (["signal", "r", "a/b"], "at least one character, and no `/`"),
         (["signal", "r", ""], "at least one character, and no `/`"),
     ],
@@ -197,12 +197,16 @@ def test_a_server_that_is_not_the_platform_is_told_as_that(stub: Stub, asking: A
 
 
 def test_nothing_is_cut_in_a_pipe(stub: Stub, asking: Any) -> None:
-    agents = [agent_of("a" * 60, reason=f"{LONG}\nsecond\x1b[2J line"), agent_of(paused=True)]
+    agents = [
+        agent_of("a" * 60, reason=f"{LONG} and\x1b[2J more\nsecond line"),
+        agent_of(paused=True),
+    ]
     stub.on(AGENTS, {"results": agents, "next": None})
     stub.on("GET /runs?parent=none&limit=20", {"results": [run_of()], "next": None})
     shown = asking("agents").stdout
     assert "a" * 60 in shown
-    assert f"{LONG} | second [2J line" in shown
+    assert f"{LONG} and [2J more\n" in shown
+    assert "second line" not in shown
     assert "paused" in shown
     assert RUN_ID in asking("status").stdout
 

@@ -14,6 +14,8 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import OperationalError
 
 from opscore import keys
+from opscore.audit.commands import person
+from opscore.audit.record import note
 from opscore.errors import UnauthorizedError
 from opscore.models import ApiKey, Project
 
@@ -36,7 +38,10 @@ class Command(BaseCommand):
             call_command("migrate", verbosity=0, interactive=False)
         except OperationalError as error:
             raise CommandError(f"The database does not answer: {error}") from None
+        who = person()
         made = {"api_key": _first_key(), "admin_password": _admin_password()}
+        if any(made.values()):
+            note("bootstrap", who, data={"made": [name for name, text in made.items() if text]})
         if options["json"]:
             self.stdout.write(json.dumps(made))
             return

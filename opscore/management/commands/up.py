@@ -31,24 +31,32 @@ class Command(BaseCommand):
 
     def handle(self, *_: Any, port: int | None, flower: bool, **__: Any) -> None:
         """Run until a signal; a second one does not wait for tasks to finish."""
+        asked: list[int] = []
+
+        def interrupt(number: int, _: Any) -> None:
+            # Kept as well: an exception is lost where Python cannot pass it on, in `__del__`.
+            asked.append(number)
+            raise KeyboardInterrupt
+
         # SIGINT too: a shell without job control starts its background jobs deaf to it.
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.default_int_handler)
+            signal.signal(number, interrupt)
         try:
             config = Config() if port is None else Config(port=port)
             with Platform(config, flower=flower, say=self._say) as platform:
                 self._welcome(platform)
-                while True:
+                while not asked:
                     platform.step()
                     time.sleep(_STEP_S)
         except KeyboardInterrupt:
-            self._say("Stopped.")
+            pass
         except ValidationError as error:
             raise CommandError(said(error)) from None
         except (OpsCoreError, ChildError) as error:
             raise CommandError(str(error)) from None
         except PermissionError as error:
             raise CommandError(not_ours(error)) from None
+        self._say("Stopped.")
 
     def _say(self, line: str) -> None:
         self.stdout.write(line)
