@@ -13,6 +13,9 @@ from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 from django.db import connection
+from pytest_django.plugin import DjangoDbBlocker
+
+from tests import clean_slate
 
 if TYPE_CHECKING:
     from opscore.models import Project
@@ -42,7 +45,7 @@ def wait_until() -> WaitUntil:
 
 
 @pytest.fixture(scope="session")
-def django_db_setup(django_db_setup: None) -> None:
+def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> None:
     """Let processes that a test starts see the tests' database, not the one beside it."""
     parts = urlsplit(os.environ["OPSCORE_DATABASE_URL"])
     name = str(connection.settings_dict["NAME"])
@@ -50,6 +53,8 @@ def django_db_setup(django_db_setup: None) -> None:
     # The audit log too is emptied between tests.
     connection.settings_dict["OPTIONS"]["options"] = "-c opscore.audit_truncate=on"
     connection.close()
+    with django_db_blocker.unblock():
+        clean_slate.keep()
 
 
 @pytest.fixture
