@@ -66,6 +66,11 @@ class StopAgent(Endpoint):
 class AgentLogs(WatchedEndpoint):
     """Output of one agent."""
 
+    words = {
+        "GET": [
+            OpenApiParameter("lines", OpenApiTypes.INT, description="At most 1000, default 100.")
+        ]
+    }
     look = staticmethod(output.answered)
 
     def patience(self, request: Request) -> float:
@@ -85,12 +90,7 @@ class AgentLogs(WatchedEndpoint):
             raise NotFoundError
         return _output(output.told(agent, _count(self.request)))
 
-    @extend_schema(
-        parameters=[
-            OpenApiParameter("lines", OpenApiTypes.INT, description="At most 1000, default 100.")
-        ],
-        responses=OutputSerializer,
-    )
+    @extend_schema(responses=OutputSerializer)
     def get(self, request: Request, ref: str) -> Response:
         """Return the end of what an agent wrote to stdout and stderr.
 
@@ -192,8 +192,6 @@ def _accepted(agent: Agent) -> Response:
 
 def _count(request: Request) -> int:
     text = request.query_params.get("lines", str(_LINES))
-    if unknown := sorted(set(request.query_params) - {"lines"}):
-        raise InvalidError("Unknown parameter.", [Problem("known: lines", unknown[0])])
     if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= output.MAX_LINES:
         message = f"a whole number from 1 to {output.MAX_LINES} is expected, not {text[:20]!r}"
         raise InvalidError("The output cannot be shown like that.", [Problem(message, "lines")])

@@ -17,7 +17,6 @@ from rest_framework.response import Response
 
 from agents.models import AgentSession
 from opscore.api.endpoint import Endpoint, Listing, StrictSerializer, path_of
-from opscore.api.schema import FIELDS
 from opscore.api.watching import WAIT
 from opscore.errors import InvalidError, Problem
 from opscore.ids import first_uuid7
@@ -130,6 +129,7 @@ class Tasks(WatchedTask, Listing):
     """The tasks of the project."""
 
     waits = "POST"
+    words = {"POST": [WAIT]}
     serializer_class = TaskSerializer
     filterset_class = TaskFilter
 
@@ -147,7 +147,6 @@ class Tasks(WatchedTask, Listing):
     @extend_schema(
         request=SubmitSerializer,
         responses={201: TaskDetailSerializer},
-        parameters=[WAIT],
         examples=[SUBMIT],
     )
     def post(self, request: Request) -> Response:
@@ -169,8 +168,9 @@ class OneTask(WatchedTask):
     """One task."""
 
     shows = TASK_SHOWN
+    words = {"GET": [WAIT]}
 
-    @extend_schema(responses=TaskDetailSerializer, parameters=[WAIT])
+    @extend_schema(responses=TaskDetailSerializer)
     def get(self, request: Request, task_id: UUID) -> Response:
         """Show everything about a task: status, attempts, times, result, error."""
         return Response(task_shown(_task(self.project, task_id), self.only))
@@ -201,7 +201,9 @@ class Runs(Listing):
 class OneRun(WatchedRun):
     """One run."""
 
-    @extend_schema(responses=RunDetailSerializer, parameters=[WAIT])
+    words = {"GET": [WAIT]}
+
+    @extend_schema(responses=RunDetailSerializer)
     def get(self, request: Request, run_id: UUID) -> Response:
         """Show a run with its tasks in topological order, and its outputs."""
         return Response(run_shown(run_of(self.project, run_id), self.only))
@@ -220,7 +222,7 @@ class CancelRun(Endpoint):
 
     shows = RUN_SHOWN
 
-    @extend_schema(request=CancelBodySerializer, responses=RunDetailSerializer, parameters=[FIELDS])
+    @extend_schema(request=CancelBodySerializer, responses=RunDetailSerializer)
     def put(self, request: Request, run_id: UUID) -> Response:
         """Cancel a run, all its live tasks and the runs below it; 409 when it has ended."""
         run_of(self.project, run_id)

@@ -19,7 +19,7 @@ from rest_framework.response import Response
 from opscore import keys
 from opscore.api.auth import key_of
 from opscore.api.endpoint import Endpoint, Listing, StrictSerializer, path_of
-from opscore.api.schema import FIELDS, name_enum
+from opscore.api.schema import name_enum
 from tasks import control, inbox, reruns
 from tasks.models import Pause, Run, Signal, Task
 from tasks.serializers import (
@@ -39,7 +39,7 @@ class PauseRun(Endpoint):
 
     shows = RUN_SHOWN
 
-    @extend_schema(request=None, responses=RunDetailSerializer, parameters=[FIELDS])
+    @extend_schema(request=None, responses=RunDetailSerializer)
     def post(self, request: Request, run_id: UUID) -> Response:
         """Start nothing new in the run and the runs below it; what runs goes on. 409: ended."""
         run_of(self, run_id)
@@ -52,7 +52,7 @@ class ResumeRun(Endpoint):
 
     shows = RUN_SHOWN
 
-    @extend_schema(request=None, responses=RunDetailSerializer, parameters=[FIELDS])
+    @extend_schema(request=None, responses=RunDetailSerializer)
     def post(self, request: Request, run_id: UUID) -> Response:
         """Let a paused run go on at once. 409 when it is neither paused nor running."""
         run_of(self, run_id)
@@ -133,9 +133,7 @@ class Rerun(Endpoint):
 
     shows = RUN_SHOWN
 
-    @extend_schema(
-        request=RerunSerializer, responses={201: RunDetailSerializer}, parameters=[FIELDS]
-    )
+    @extend_schema(request=RerunSerializer, responses={201: RunDetailSerializer})
     def post(self, request: Request, run_id: UUID) -> Response:
         """Start an ended run again as a new run that keeps the results above. 409: it lives."""
         run_of(self, run_id)

@@ -130,7 +130,9 @@ _FORMAT = OpenApiParameter(
 class RunGraph(Endpoint):
     """The graph of one run."""
 
-    @extend_schema(responses=RunGraphSerializer, parameters=[_FORMAT])
+    words = {"GET": [_FORMAT]}
+
+    @extend_schema(responses=RunGraphSerializer)
     def get(self, request: Request, run_id: UUID) -> Response:
         """Show tasks and edges with their present status, items of `for_each` too."""
         run, tasks = run_of(self, run_id), _tasks_of(run_id)

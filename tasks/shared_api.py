@@ -89,6 +89,7 @@ class SharedEntry(Endpoint):
 
     scopes = {"GET": READERS, "PUT": WRITERS, "DELETE": WRITERS}
     session_methods = ("GET", "PUT", "DELETE")
+    words = {"DELETE": [_IF_VERSION]}
 
     @extend_schema(responses=EntrySerializer)
     def get(self, request: Request, run_id: UUID, key: str) -> Response:
@@ -121,7 +122,7 @@ class SharedEntry(Endpoint):
         answer = shown(self, entry.as_dict(), "value")
         return Response(answer, status=201 if is_new else 200)
 
-    @extend_schema(parameters=[ATTEMPT, _IF_VERSION], responses={204: None})
+    @extend_schema(parameters=[ATTEMPT], responses={204: None})
     def delete(self, request: Request, run_id: UUID, key: str) -> Response:
         """Remove an entry; 404 when there is none, 409 as for PUT."""
         writer = writer_of(self, run_for(self, run_id))

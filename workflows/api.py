@@ -18,7 +18,6 @@ from opscore.api import etags
 from opscore.api.endpoint import Endpoint, Listing, path_of, unknown_word
 from opscore.api.pages import BY_AGE_OR_NAME
 from opscore.api.parsers import JSONText, YAMLText, YAMLTextOld, YAMLTextPlain
-from opscore.api.schema import FIELDS
 from opscore.api.watching import WAIT
 from opscore.documents import Document, read
 from opscore.errors import InvalidError, NotFoundError, Problem
@@ -132,8 +131,9 @@ class DrawWorkflow(Endpoint):
 
     parser_classes = _TEXTS
     scopes = {"POST": "read"}
+    words = {"POST": [_FORMAT]}
 
-    @extend_schema(request=_DEFINITION, responses=GraphSerializer, parameters=[_FORMAT])
+    @extend_schema(request=_DEFINITION, responses=GraphSerializer)
     def post(self, request: Request) -> Response:
         """Draw the graph of a definition; 400 with every problem. Nothing is stored."""
         return _drawn(request, _definition(request))
@@ -142,7 +142,9 @@ class DrawWorkflow(Endpoint):
 class WorkflowGraph(Endpoint):
     """The picture of one workflow."""
 
-    @extend_schema(responses=GraphSerializer, parameters=[_FORMAT])
+    words = {"GET": [_FORMAT]}
+
+    @extend_schema(responses=GraphSerializer)
     def get(self, request: Request, ref: str) -> Response:
         """Draw the graph of a workflow's latest version."""
         return _drawn(request, from_data(latest(registry.find(self.project, ref)).definition))
@@ -186,11 +188,11 @@ class ExecuteWorkflow(WatchedRun):
     """Runs of one workflow."""
 
     waits = "POST"
+    words = {"POST": [WAIT]}
 
     @extend_schema(
         request=ExecuteSerializer,
         responses={201: RunDetailSerializer},
-        parameters=[WAIT, FIELDS],
         examples=[_EXECUTE],
     )
     def post(self, request: Request, ref: str) -> Response:

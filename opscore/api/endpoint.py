@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 from uuid import UUID
 
@@ -12,6 +12,7 @@ import django_filters
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django_filters.rest_framework import DjangoFilterBackend
+from drf_spectacular.utils import OpenApiParameter
 from rest_framework import serializers
 from rest_framework.generics import ListAPIView
 from rest_framework.negotiation import BaseContentNegotiation
@@ -25,7 +26,7 @@ from opscore.api import etags, idempotency
 from opscore.api.auth import is_executors, key_of, project_of
 from opscore.api.pages import BY_AGE
 from opscore.api.parsers import StrictJSON
-from opscore.api.schema import Schema
+from opscore.api.schema import Schema, words_of
 from opscore.api.shown import Shown
 from opscore.api.strict import refuse_other_types
 from opscore.audit.calls import Recorded
@@ -157,6 +158,12 @@ class Endpoint(Recorded, APIView):
     answers_secrets: ClassVar[bool] = False
     #: What it answers with. Then each of its methods honours `fields`, and makes no other ones.
     shows: ClassVar[Shown | None] = None
+    #: What a method understands in its query beside `fields`; anything else there is refused.
+    words: ClassVar[Mapping[str, Sequence[OpenApiParameter]]] = {}
+    #: Whether it answers with a stream of events, which has no fields.
+    is_stream: ClassVar[bool] = False
+    #: Whether probes call it: whatever their addresses carry, they must learn what they ask.
+    is_probed: ClassVar[bool] = False
     #: The fields that were asked for; none: all.
     only: frozenset[str] = frozenset()
     #: Whether PUT, PATCH and DELETE of what it shows can clash: then it says so by `edited`.
@@ -180,6 +187,8 @@ class Endpoint(Recorded, APIView):
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         """Check the key and the body; then honour `Idempotency-Key` or `If-Match`."""
         super().initial(request, *args, **kwargs)
+        if request.GET:
+            self._check_words(request)
         if self.shows is not None:
             self.only = frozenset(_wanted_fields(request))
             _check_fields(self.only, self.shows.fields)
@@ -192,14 +201,52 @@ class Endpoint(Recorded, APIView):
             _ = request.data
         once = request.headers.get("Idempotency-Key") if name == "post" else None
         if once is not None:
-            self.post = idempotency.once(method, request, once, is_sealed=self.answers_secrets)
-        elif self.is_edited and name in _EDITS:
+            whole, sealed = self._whole(method), self.answers_secrets
+            self.post = idempotency.once(whole, request, once, is_sealed=sealed)
+        else:
+            self._honour_conditions(request, name, method)
+
+    def _whole(self, method: Callable[..., Response]) -> Callable[..., Response]:
+        """Have a method answer with all fields: who sends it again may ask for others."""
+
+        def post(*args: Any, **kwargs: Any) -> Response:
+            wanted, self.only = self.only, frozenset()
+            try:
+                return method(*args, **kwargs)
+            finally:
+                self.only = wanted
+
+        return post
+
+    def _honour_conditions(
+        self, request: Request, name: str, method: Callable[..., Response]
+    ) -> None:
+        if self.is_edited and name in _EDITS:
             setattr(self, name, etags.guarded(method, request, self))
-        elif self.is_edited and name == "get":
+        elif self.is_edited and name in {"get", "head"}:
             # Before it is read: a tag may be older than what it names, never younger.
-            self.edited_now = etags.edited_of(self, kwargs)
+            self.edited_now = etags.edited_of(self, self.kwargs)
         elif name in _EDITS:
             etags.refuse(request)
+
+    def _check_words(self, request: Request) -> None:
+        """Refuse what the query says beyond what this method understands; a list does it itself."""
+        method = "GET" if _reads(request) else request.method or ""
+        if self.is_probed or (method == "GET" and isinstance(self, Listing)):
+            return
+        known = sorted(word.name for word in words_of(self, method))
+        problems = [
+            Problem(
+                "stands more than once"
+                if name in known
+                else unknown_word("parameter", name, known),
+                name,
+            )
+            for name, values in request.GET.lists()
+            if name not in known or len(values) > 1
+        ]
+        if problems:
+            raise InvalidError("The query is not understood.", problems)
 
     @property
     def project(self) -> Project:
@@ -242,12 +289,12 @@ class Endpoint(Recorded, APIView):
         return response
 
     def _finish(self, request: Request, response: Any) -> None:
-        wanted = _wanted_fields(request) if request.method == "GET" else set()
+        wanted = _wanted_fields(request) if _reads(request) else set()
         if wanted and self.shows is None:
             _check_fields(wanted, list(response.data))
             response.data = pruned(response.data, wanted)
         if not self.is_edited:
-            if request.method == "GET":
+            if _reads(request):
                 etags.tagged(response, request)
         elif self.edited_now is not None:
             etags.tagged(response, request, self.edited_now)
@@ -276,7 +323,7 @@ class Listing(Endpoint, ListAPIView[Any]):
     def get_serializer(self, *args: Any, **kwargs: Any) -> Any:
         """Make only the fields of the rows that `fields` names. Raises InvalidError."""
         serializer = super().get_serializer(*args, **kwargs)
-        wanted = _wanted_fields(self.request) if self.request.method == "GET" else set()
+        wanted = _wanted_fields(self.request) if _reads(self.request) else set()
         row = getattr(serializer, "child", None)
         if wanted and row is not None:
             _check_fields(wanted, list(row.fields))
@@ -286,6 +333,10 @@ class Listing(Endpoint, ListAPIView[Any]):
 
     def _model(self) -> Any:
         return self.serializer_class.Meta.model._default_manager  # type: ignore[union-attr]  # noqa: SLF001
+
+
+def _reads(request: Request) -> bool:
+    return request.method in {"GET", "HEAD"}
 
 
 def _joined(shown: Any, more: Mapping[str, Any]) -> Any:
@@ -322,7 +373,8 @@ def unknown_word(kind: str, name: str, known: list[str]) -> str:
     # An answer must not be as large as what was sent, nor cost as much as that to make.
     name = _shown(name)
     near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+    others = f"known: {', '.join(known)}" if known else "none is known here"
+    hint = f"did you mean {near[0]!r}?" if near else others
     return f"unknown {kind} {name!r}; {hint}"
 
 

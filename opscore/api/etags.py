@@ -129,7 +129,8 @@ def tagged(response: Any, request: Request, edited: Any = None) -> None:
         whole = hashlib.sha256(rendered.content).hexdigest()[:_LENGTH]
         tag = f"{part}.{whole}" if part else whole
         headers = {"ETag": f'"{tag}"', "Cache-Control": "private, no-cache"}
-        known = request.headers.get("If-None-Match", "") if request.method == "GET" else ""
+        reads = request.method in {"GET", "HEAD"}
+        known = request.headers.get("If-None-Match", "") if reads else ""
         if "*" in known or tag in [_bare(one.strip()) for one in known.split(",")]:
             return HttpResponseNotModified(headers=headers)
         for name, value in headers.items():

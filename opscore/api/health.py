@@ -50,6 +50,7 @@ class Health(Endpoint):
     """Is the platform well? Always 200 while the web server works."""
 
     apart = True
+    is_probed = True
 
     @extend_schema(responses=HealthSerializer, operation_id="health")
     def get(self, request: Request) -> Response:
@@ -61,6 +62,7 @@ class Ready(Endpoint):
     """Should traffic come here? 503 while the database or the broker is away."""
 
     apart = True
+    is_probed = True
 
     @extend_schema(responses={200: HealthSerializer, 503: HealthSerializer}, operation_id="ready")
     def get(self, request: Request) -> Response:

@@ -14,6 +14,7 @@ from typing import Any
 
 from django.db import connection, transaction
 from django.utils import timezone
+from rest_framework.exceptions import APIException
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -58,9 +59,20 @@ def once(
         if not _KEY.fullmatch(key):
             raise InvalidError("Idempotency-Key must be 1 to 255 printable ASCII characters.")
         with transaction.atomic():
-            return _once(request, key, lambda: method(*args, **kwargs), is_sealed)
+            try:
+                return _once(request, key, lambda: method(*args, **kwargs), is_sealed)
+            except (OpsCoreError, APIException) as error:
+                if _status_of(error) >= 500:
+                    raise
+                refusal = error
+        # What it wrote about the refusal stays, as it does without the header.
+        raise refusal
 
     return post
+
+
+def _status_of(error: OpsCoreError | APIException) -> int:
+    return error.status if isinstance(error, OpsCoreError) else error.status_code
 
 
 def _once(request: Request, key: str, run: Callable[[], Response], is_sealed: bool) -> Response:
@@ -117,9 +129,9 @@ def _target(request: Request) -> str:
     """Return what was asked, in the 255 characters that are kept of it."""
     # /tasks and /api/v1/tasks are one thing, and so is a key that was used at either.
     path = request.path_info.removeprefix("/api/v1")
-    # How long the client would wait for the end changes nothing about what is done.
+    # How long the client would wait, and what it is shown, change nothing about what is done.
     pairs = request.META.get("QUERY_STRING", "").split("&")
-    query = "&".join(pair for pair in pairs if not pair.startswith("wait="))
+    query = "&".join(pair for pair in pairs if not pair.startswith(("wait=", "fields=")))
     asked = f"?{hashlib.sha256(query.encode()).hexdigest()}" if query else ""
     # A bound key must not be given the answer that was given to another agent.
     sender = key_of(request)

@@ -41,6 +41,19 @@ FIELDS = OpenApiParameter(
     description="Only these fields of the answer, as `id,status`; others cost nothing.",
 )
 
+
+def words_of(view: Any, method: str) -> list[OpenApiParameter]:
+    """Return the words that a method of a view understands in the query; lists add their own."""
+    own = list(getattr(view, "words", {}).get(method, ()))
+    shows_fields = getattr(view, "shows", None) is not None
+    return [FIELDS, *own] if shows_fields or (method == "GET" and _is_object(view)) else own
+
+
+def _is_object(view: Any) -> bool:
+    is_other = getattr(view, "is_stream", True)  # a view without the word is no endpoint
+    return not is_other and not isinstance(view, ListAPIView)
+
+
 #: One character that is no white space, as Python's `strip` understands it.
 _NOT_BLANK = r"[^\s\x1c-\x1f\x85]"
 
@@ -133,18 +146,10 @@ class Schema(AutoSchema):
         )
 
     def get_override_parameters(self) -> list[Any]:
-        """Add the headers that every method of the kind honours."""
-        if self.method == "POST":
-            return [IDEMPOTENCY_KEY]
-        if self.method == "GET" and self._is_object():
-            return [FIELDS]
+        """Add the headers that every method of the kind honours, and the words of the query."""
         edits = self.method in {"PUT", "PATCH", "DELETE"} and getattr(self.view, "is_edited", False)
-        return [IF_MATCH] if edits else []
-
-    def _is_object(self) -> bool:
-        """Tell whether the answer is one object; lists declare their own `fields`."""
-        is_other = self.path in KEYLESS or self.path.endswith("/stream")
-        return not is_other and not isinstance(self.view, ListAPIView)
+        headers = [IDEMPOTENCY_KEY] if self.method == "POST" else [IF_MATCH] if edits else []
+        return [*headers, *words_of(self.view, self.method)]
 
     def _get_filter_parameters(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = super()._get_filter_parameters()  # type: ignore[no-untyped-call]

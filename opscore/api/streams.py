@@ -273,6 +273,8 @@ class StreamEndpoint(Endpoint):
     comes back for the next one.
     """
 
+    is_stream = True
+
     def topic(self, **kwargs: Any) -> Topic:
         """Return what the client reads about; raises what its lookups raise."""
         raise NotImplementedError

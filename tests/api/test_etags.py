@@ -112,6 +112,8 @@ def test_what_the_client_has_is_not_sent_again(api: Any, world: None, weak: str)
         assert same["ETag"] == shown["ETag"]
         assert same["X-Request-ID"]
         assert api("GET", path, If_None_Match='"x"').status_code == 200
+        head = api("HEAD", path)
+        assert (head.status_code, head["ETag"], head.content) == (200, shown["ETag"], b"")
     api("PUT", f"/tasks/{task['id']}/cancel")
     shown = api("GET", f"/tasks/{task['id']}", If_None_Match=shown["ETag"])
     assert shown.json()["status"] == "cancelled"

@@ -17,7 +17,7 @@ from django.utils import timezone
 from opscore import keys, vault
 from opscore.api.endpoint import Endpoint
 from opscore.config import ROOT
-from opscore.models import IdempotentAnswer, Project
+from opscore.models import Event, IdempotentAnswer, Project
 from tasks.models import Run, Task
 from tests.round_trips import round_trips
 
@@ -113,13 +113,35 @@ def test_executors_that_send_no_key_pay_nothing(api: Any, session_id: str) -> No
 
 @pytest.mark.django_db
 def test_another_query_is_another_request(api: Any) -> None:
-    queries = ("", "?a=1", "?a=2", f"?a={'x' * 500}1", f"?a={'x' * 500}2")
-    made = {
-        api("POST", f"/tasks{query}", BODY, Idempotency_Key="k1").json()["id"] for query in queries
-    }
-    assert len(made) == len(queries) == Task.objects.count()
-    again = api("POST", "/tasks?a=2", BODY, Idempotency_Key="k1")
-    assert again["Idempotency-Replayed"] == "true"
+    definition = {"name": "one", "tasks": {"a": {"capability": "echo"}}}
+    first = api("POST", "/workflows/graph?format=mermaid", definition, Idempotency_Key="k1").json()
+    other = api("POST", "/workflows/graph", definition, Idempotency_Key="k1")
+    assert first["format"] == "mermaid"
+    assert (other.json()["format"], "Idempotency-Replayed" in other) == ("text", False)
+    again = api("POST", "/workflows/graph?format=mermaid", definition, Idempotency_Key="k1")
+    assert (again.json(), again["Idempotency-Replayed"]) == (first, "true")
+
+
+@pytest.mark.django_db
+def test_a_request_sent_again_may_ask_for_other_fields(api: Any) -> None:
+    run = api("POST", "/tasks", BODY).json()["run_id"]
+    api("PUT", f"/runs/{run}/cancel")
+    first = api("POST", f"/runs/{run}/rerun?fields=id", {}, Idempotency_Key="k1")
+    again = api("POST", f"/runs/{run}/rerun?fields=status,id", {}, Idempotency_Key="k1")
+    assert (first.status_code, again.status_code) == (201, 201)
+    assert set(first.json()) == {"id"}
+    assert again.json() == {"id": first.json()["id"], "status": "running"}
+
+
+@pytest.mark.django_db
+def test_what_is_written_about_a_refusal_stays(api: Any) -> None:
+    task = api("POST", "/tasks", BODY).json()["id"]
+    late = {"fence": 7, "status": "completed"}
+    for report, status in ((late, 409), ({**late, "status": "dnoe"}, 400)):
+        answer = api("POST", f"/tasks/{task}/report", report, Idempotency_Key="k1")
+        assert answer.status_code == status
+    noted = Event.objects.filter(task_id=task, kind__startswith="report.")
+    assert sorted(noted.values_list("kind", flat=True)) == ["report.invalid", "report.refused"]
 
 
 @pytest.mark.django_db

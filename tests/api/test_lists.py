@@ -85,6 +85,33 @@ def test_only_the_fields_that_are_asked_for(api: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("method", "path", "said"),
+    [
+        ("GET", "/tasks/{id}?feilds=id", "did you mean 'fields'?"),
+        ("HEAD", "/tasks/{id}?feilds=id", ""),
+        ("GET", "/tasks/{id}?wait=1&wait=2", "stands more than once"),
+        ("GET", "/tasks/{id}/stream?fields=id", "none is known here"),
+        ("POST", "/tasks?wiat=30", "did you mean 'wait'?"),
+        ("PUT", "/tasks/{id}/cancel?force=1", "none is known here"),
+        ("GET", "/runs/{run_id}/graph?fromat=mermaid", "did you mean 'format'?"),
+    ],
+)
+def test_a_word_that_is_not_understood_is_refused(
+    api: Any, method: str, path: str, said: str
+) -> None:
+    task = api("POST", "/tasks", {"capability": "x"}).json()
+    answer = api(method, path.format(**task), {} if method == "POST" else None)
+    assert answer.status_code == 400
+    if said:
+        assert said in answer.json()["errors"][0]["message"]
+    assert api("GET", f"/tasks/{task['id']}").json()["status"] == "queued"
+
+
+def test_probes_may_carry_anything(api: Any) -> None:
+    assert api("GET", "/health?_=17").status_code == 200
+
+
+@pytest.mark.parametrize(
     ("query", "names"),
     [
         ("name=A", {"a"}),
