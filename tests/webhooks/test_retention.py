@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
@@ -18,9 +17,8 @@ pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture(autouse=True)
-def week(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def week(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load_config(), "webhook_retention_days", 7)
-    yield
 
 
 @pytest.fixture
