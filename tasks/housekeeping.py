@@ -13,11 +13,11 @@ from tasks.retention import delete_old_runs
 BATCH = 1000
 
 _ANSWERS = """
-DELETE FROM opscore_idempotentanswer WHERE id IN (
+DELETE FROM opscore_idempotentanswer WHERE id = ANY(ARRAY(
   SELECT id FROM opscore_idempotentanswer
    WHERE created_at < now() - make_interval(hours => %(hours)s)
    ORDER BY created_at LIMIT %(limit)s
-     FOR UPDATE SKIP LOCKED)
+     FOR UPDATE SKIP LOCKED))
 RETURNING id
 """
 
@@ -27,32 +27,32 @@ _UNNAMED = " ".join(
     f"AND NOT EXISTS (SELECT FROM tasks_task t WHERE t.{name}_ref = p.id)" for name in BY_REFERENCE
 )
 _PAYLOADS = f"""
-DELETE FROM tasks_payload WHERE id IN (
+DELETE FROM tasks_payload WHERE id = ANY(ARRAY(
   SELECT p.id FROM tasks_payload p
    WHERE p.created_at < now() - interval '1 day' {_UNNAMED}
    LIMIT %(limit)s
-     FOR UPDATE SKIP LOCKED)
+     FOR UPDATE SKIP LOCKED))
 RETURNING id
 """  # noqa: S608 - put together from the model's names
 
 
 _WINDOWS = """
-DELETE FROM tasks_ratewindow WHERE id IN (
+DELETE FROM tasks_ratewindow WHERE id = ANY(ARRAY(
   SELECT id FROM tasks_ratewindow
    WHERE COALESCE(starts[cardinality(starts)], to_timestamp(0))
          < now() - make_interval(secs => per_s) - interval '1 hour'
    LIMIT %(limit)s
-     FOR UPDATE SKIP LOCKED)
+     FOR UPDATE SKIP LOCKED))
 RETURNING id
 """
 
 
 # Whoever comes again after that long may as well be bound to another agent.
 _STICKY = """
-DELETE FROM tasks_sticky WHERE id IN (
+DELETE FROM tasks_sticky WHERE id = ANY(ARRAY(
   SELECT id FROM tasks_sticky WHERE used_at < now() - interval '7 days'
    LIMIT %(limit)s
-     FOR UPDATE SKIP LOCKED)
+     FOR UPDATE SKIP LOCKED))
 RETURNING id
 """
 

@@ -242,12 +242,12 @@ UPDATE tasks_message SET lease_until = NULL, receipt = NULL, deliveries = delive
 
 _DELETE = """
 WITH gone AS (
-  DELETE FROM tasks_message WHERE id IN (
+  DELETE FROM tasks_message WHERE id = ANY(ARRAY(
     SELECT id FROM tasks_message
      WHERE expires_at < now()
         OR acknowledged_at < now() - make_interval(secs => %(kept_s)s)
      LIMIT %(limit)s
-       FOR UPDATE SKIP LOCKED)
+       FOR UPDATE SKIP LOCKED))
   RETURNING id, project_id, run_id, to_agent_id, to_capability, topic, sender, deliveries,
             acknowledged_at),
 noted AS (

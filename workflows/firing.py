@@ -41,11 +41,11 @@ SELECT s.id FROM workflows_schedule s
 """
 # A run that was deleted has ended too.
 _CLOSE = """
-UPDATE workflows_slot SET live = false WHERE id IN (
+UPDATE workflows_slot SET live = false WHERE id = ANY(ARRAY(
   SELECT s.id FROM workflows_slot s
    WHERE s.live AND NOT EXISTS (
          SELECT FROM tasks_run r WHERE r.id = s.run_id AND r.status <> ALL(%(ended)s::text[]))
-   LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
+   LIMIT %(limit)s FOR UPDATE SKIP LOCKED))
 """
 
 

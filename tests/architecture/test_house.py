@@ -85,6 +85,15 @@ def test_statuses_are_written_in_one_place_of_each_app() -> None:
     assert {str(place) for place in places} == {"tasks/transitions", "agents/transitions.py"}
 
 
+def test_no_limit_counts_again_for_each_row() -> None:
+    # A join may ask the subquery anew for each row, and those that are locked by then are
+    # skipped: more rows than the limit. `= ANY(ARRAY(…))` asks once.
+    asked_again = re.compile(r"\bIN \(\s*SELECT (?:(?!\bIN \(|\"\"\").)*?SKIP LOCKED\)", re.DOTALL)
+    assert asked_again.search("id IN (\n SELECT id FROM x LIMIT 1\n FOR UPDATE SKIP LOCKED)")
+    found = [str(path) for path in modules() if asked_again.search(path.read_text())]
+    assert not found
+
+
 def test_version_is_the_changelogs() -> None:
     found = re.search(r"^## \[?(\d+\.\d+\.\d+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert found
