@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -115,11 +115,9 @@ class Agents(Listing):
         """Return the project's agents."""
         return Agent.objects.filter(project=self.project).select_related("usage")
 
-    def get_serializer(self, *args: Any, **kwargs: Any) -> Any:
+    def context_of(self, rows: Sequence[Agent]) -> Mapping[str, Any]:
         """Count the running tasks of the whole page in one query."""
-        if kwargs.get("many") and args:
-            kwargs["context"] = {"running": workload.running(args[0])}
-        return super().get_serializer(*args, **kwargs)
+        return {"running": workload.running(rows)}
 
     @extend_schema(
         request=RegisterSerializer,

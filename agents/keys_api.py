@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -151,11 +151,9 @@ class Keys(_Maker, Listing):
         """Return the project's keys."""
         return ApiKey.objects.filter(project=self.project, session_id=None)
 
-    def get_serializer(self, *args: Any, **kwargs: Any) -> Any:
+    def context_of(self, rows: Sequence[ApiKey]) -> Mapping[str, Any]:
         """Look up the agents of the whole page in one query."""
-        if kwargs.get("many") and args:
-            kwargs["context"] = _context(args[0])
-        return super().get_serializer(*args, **kwargs)
+        return _context(rows)
 
     @extend_schema(request=CreateKeySerializer, responses={201: NewKeySerializer})
     def post(self, request: Request) -> Response:
@@ -216,7 +214,7 @@ def _shown(key: ApiKey) -> dict[str, Any]:
     return dict(KeySerializer(key, context=_context([key])).data)
 
 
-def _context(page: list[ApiKey]) -> dict[str, Any]:
+def _context(page: Sequence[ApiKey]) -> dict[str, Any]:
     bound = [key.agent_id for key in page if key.agent_id is not None]
     names = Agent.objects.filter(pk__in=bound).values_list("id", "name") if bound else ()
     return {"agents": dict(names)}

@@ -64,7 +64,9 @@ def _run(conn: Any, sql: str, params: Mapping[str, Any]) -> list[Row]:
         cursor.execute(sql, params)
         # It lives: the ORM need not ask it.
         conn.health_check_done = True
-        return cursor.fetchall() if cursor.description else []
+        # To ask for its `description` would describe each column.
+        has_rows = cursor.pgresult is not None and cursor.pgresult.nfields > 0
+        return cursor.fetchall() if has_rows else []
 
 
 def streamed(sql: str, params: Mapping[str, Any]) -> Generator[Row, None, None]:

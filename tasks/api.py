@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -136,13 +137,13 @@ class Tasks(WatchedTask, Listing):
     def newest(self) -> QuerySet[Any]:
         """Return the project's tasks, without the engine's own end nodes."""
         mine = Task.objects.filter(project=self.project).exclude(uses="end")
-        return mine.defer("result", "inputs", "outputs", "outputs_template")
+        return mine.only(
+            "session_id", *(name for name in TaskSerializer.Meta.fields if name != "agent")
+        )
 
-    def get_serializer(self, *args: Any, **kwargs: Any) -> Any:
+    def context_of(self, rows: Sequence[Task]) -> Mapping[str, Any]:
         """Look up the agents of the whole page in one query."""
-        if kwargs.get("many") and args:
-            kwargs["context"] = {"agents": agents_of(args[0])}
-        return super().get_serializer(*args, **kwargs)
+        return {"agents": agents_of(rows)}
 
     @extend_schema(
         request=SubmitSerializer,
