@@ -77,6 +77,13 @@ class Config(BaseSettings):
     port: int = Field(
         8000, ge=0, le=65535, description="Port of the web server; 0 picks a free one."
     )
+    web_workers: int = Field(
+        2,
+        ge=1,
+        le=64,
+        description="Processes of the web server that `up` starts; each has four connections to "
+        "the database. One for each core is enough.",
+    )
     api_url: str = Field(
         "",
         description="Address of the platform for the programs that a supervisor starts; "

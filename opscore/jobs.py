@@ -7,7 +7,7 @@ from datetime import timedelta
 from celery import shared_task
 from django.db.models.functions import Now
 
-from opscore import vault
+from opscore import growth, vault
 from opscore.audit import chain
 from opscore.config import load_config
 from opscore.database import database_now
@@ -25,6 +25,12 @@ def seal_audit() -> None:
 def note_beat() -> None:
     """Keep when beat was heard of last; supervisors tick too, but not this."""
     Sign.objects.update_or_create(name=Sign.BEAT, defaults={"seen_at": Now()})
+
+
+@shared_task(name="opscore.look_at_growth")
+def look_at_growth() -> None:
+    """Have plans of statements made anew where tables grew."""
+    growth.look_again()
 
 
 @shared_task(name="opscore.clean_up")

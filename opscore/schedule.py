@@ -22,6 +22,7 @@ BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
     "runs that nobody works on": _every("tasks.find_stuck", 60.0),
     "slots of schedules that are due": _every("workflows.fire_schedules", 1.0),
     "the sign that beat is alive": _every("opscore.note_beat", 10.0),
+    "tables that grew": _every("opscore.look_at_growth", 2.0),
     "new rows of the audit log": _every("opscore.seal_audit", 5.0),
     "old rows of the audit log": _every("opscore.clean_up", 600.0),
     "messages that expired": _every("tasks.expire_messages", 30.0),

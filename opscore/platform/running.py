@@ -186,7 +186,8 @@ class Platform:
 
     def _all_parts(self, port: int) -> list[Part]:
         web = ["--interface", "asgi", "--host", address_of(self.config.host), "--port", str(port)]
-        quiet = ["--workers", "1", *WEB_OPTIONS, "--log-level", "warning"]
+        workers = ["--workers", str(self.config.web_workers)]
+        quiet = [*workers, *WEB_OPTIONS, "--log-level", "warning"]
         beat = ["--pidfile=", "--loglevel=WARNING"]
         commands: dict[str, Sequence[str]] = {
             "web": ["-m", "granian", *web, *quiet, "opscore.asgi:application"],
