@@ -39,6 +39,27 @@ def query_first(sql: str, params: Mapping[str, Any]) -> list[Row]:
         return query(sql, params)
 
 
+def run_together(*statements: tuple[str, Mapping[str, Any]]) -> None:
+    """Run statements as one transaction in one round trip; they return nothing.
+
+    What the first one locks is held while the database works, not while this process waits for
+    its turn between two answers. Raises RuntimeError where a transaction is open already.
+    """
+    if connection.in_atomic_block:
+        with transaction.atomic(durable=True):  # which tests that roll back may be in
+            for sql, params in statements:
+                query(sql, params)
+        return
+    connection.ensure_connection()
+    with (
+        connection.wrap_database_errors,
+        connection.connection.pipeline(),
+        psycopg.Cursor(connection.connection) as cursor,
+    ):
+        for sql, params in statements:
+            cursor.execute(sql, params)
+
+
 def query_apart(sql: str, params: Mapping[str, Any]) -> list[Row]:
     """Do what `query` does, in a transaction of its own even where one is open.
 
@@ -108,5 +129,6 @@ __all__ = [
     "query_apart",
     "query_first",
     "release",
+    "run_together",
     "streamed",
 ]

@@ -9,10 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from uuid import UUID
 
-from django.db import transaction
-
 from agents.sessions import served_slots
-from opscore.database import query
+from opscore.database import query, run_together
 from opscore.schedule import PLATFORM_QUEUE
 from tasks.ready import Ready
 from tasks.transitions import turns
@@ -101,9 +99,10 @@ def _rooms(
 
 def hold_back(tasks: Sequence[Ready]) -> None:
     """Give queued tasks their turns; they are hinted, or claimed by an agent that polls, in these."""
-    with transaction.atomic():
-        query(turns.LOCK_TURNS, {"queues": sorted({task.queue for task in tasks})})
-        query(turns.HOLD, {"ids": [task.id for task in tasks]})
+    run_together(
+        (turns.LOCK_TURNS, {"queues": sorted({task.queue for task in tasks})}),
+        (turns.HOLD, {"ids": [task.id for task in tasks]}),
+    )
 
 
 def take(queue: str, size: int) -> list[Ready]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -148,7 +149,8 @@ def start_run(
     )
     queued = _queues(project, graph.vertices)
     rows = [_row(run, vertex, queue) for vertex, queue in zip(graph.vertices, queued, strict=True)]
-    with transaction.atomic():
+    # One statement needs no transaction around it: that would be two more round trips.
+    with transaction.atomic() if concurrency else nullcontext():
         _insert(project, [run], rows)
         if concurrency:
             _stand_in_line(run, concurrency)
@@ -231,10 +233,9 @@ def submit_tasks(project: Project, tasks: Sequence[Single], *, actor: str = "") 
         {**_row(run, graph.vertices[0], queue), "id": str(task_id)}
         for run, graph, queue, task_id in zip(runs, graphs, queued, task_ids, strict=True)
     ]
-    with transaction.atomic():
-        _insert(project, runs, rows)
-        after_commit(lambda: log.info("tasks.submitted", tasks=len(rows), actor=actor))
-        _start(rows)
+    _insert(project, runs, rows)
+    after_commit(lambda: log.info("tasks.submitted", tasks=len(rows), actor=actor))
+    _start(rows)
     return [
         Submitted(UUID(row["id"]), run.id, row["key"]) for run, row in zip(runs, rows, strict=True)
     ]

@@ -39,8 +39,11 @@ SELECT w.queue,
 """
 
 #: Before HOLD: turns are given one transaction after the other, or two would get the same ones.
+#: So nobody waits for the disk while others wait for him: what a crash of the database loses here
+#: is a turn, and the reconciler hints the task again.
 LOCK_TURNS: LiteralString = f"""
-SELECT pg_advisory_xact_lock({_HOLD_CLASS}, hashtext(queue))
+SELECT pg_advisory_xact_lock({_HOLD_CLASS}, hashtext(queue)),
+       set_config('synchronous_commit', 'off', true)
   FROM (SELECT DISTINCT unnest(%(queues)s::text[]) AS queue ORDER BY 1) ordered
 """
 
