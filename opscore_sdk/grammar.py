@@ -18,6 +18,20 @@ _WRONG_CHOICE = re.compile(
 class Parser(argparse.ArgumentParser):
     """A parser that names the nearest word where one is not known."""
 
+    def parse_known_args(  # type: ignore[override] # the stubs' overloads say less than they do
+        self, args: Any = None, namespace: Any = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Refuse what a command does not know with the usage of this command."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown and " " in self.prog:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{self._hint(unknown[0])}")
+        return found, unknown
+
+    def _hint(self, unknown: str) -> str:
+        options = list(self._option_string_actions)
+        near = difflib.get_close_matches(unknown.partition("=")[0], options, n=1)
+        return f"; did you mean {near[0]}?" if near else ""
+
     def error(self, message: str) -> NoReturn:
         """Say what is wrong, and end with the status of wrong usage."""
         found = _WRONG_CHOICE.fullmatch(message)

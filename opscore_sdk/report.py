@@ -286,6 +286,8 @@ def _error(error: Any) -> str:
 def _text(value: Any) -> str:
     if value is None or value is False:
         return ""
+    if isinstance(value, list) and all(isinstance(word, str) for word in value):
+        return ", ".join(value)
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 

@@ -154,6 +154,9 @@ def test_the_page_about_the_command_has_the_same_table() -> None:
         (["runs", "--limit", "0"], "'0' is no number from 1 on"),
         (["keys", "--limit", "-3"], "'-3' is no number from 1 on"),
         (["completion", "csh"], "unknown shell 'csh'; "),
+        (["webhook", "create", "x", "--events=*"], "usage: opscore webhook "),
+        (["webhook", "create", "x", "--events=*"], "--events=*; did you mean --event?"),
+        (["runs", "watch", "r", "s"], "usage: opscore runs watch "),
     ],
 )
 def test_wrong_usage_names_the_nearest_word(
