@@ -82,7 +82,8 @@ class Config(BaseSettings):
         ge=1,
         le=64,
         description="Processes of the web server that `up` starts; each has four connections to "
-        "the database. One for each core is enough.",
+        "the database for the API, one to listen, and one for each page that it serves. "
+        "One for each core is enough.",
     )
     api_url: str = Field(
         "",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -51,6 +51,15 @@ def run_together(*statements: tuple[str, Mapping[str, Any]]) -> None:
                 query(sql, params)
         return
     connection.ensure_connection()
+    try:
+        _pipeline(statements)
+    except Exception:
+        # What follows the failed statement was never prepared, but psycopg believes so.
+        connection.close()
+        raise
+
+
+def _pipeline(statements: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
     with (
         connection.wrap_database_errors,
         connection.connection.pipeline(),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from django.db import transaction
+from django.db import connection, transaction
 
 from agents import queues
 from opscore.database import after_commit, query
@@ -149,13 +149,20 @@ def start_run(
     )
     queued = _queues(project, graph.vertices)
     rows = [_row(run, vertex, queue) for vertex, queue in zip(graph.vertices, queued, strict=True)]
-    # One statement needs no transaction around it: that would be two more round trips.
-    with transaction.atomic() if concurrency else nullcontext():
+    with _whole(concurrency):
         _insert(project, [run], rows)
         if concurrency:
             _stand_in_line(run, concurrency)
         _announce(run, rows, actor)
     return run
+
+
+def _whole(concurrency: Concurrency | None) -> AbstractContextManager[object]:
+    # One statement alone is whole by itself; a transaction would be two more round trips. In
+    # somebody else's it needs a savepoint: he may go on after our error.
+    if concurrency or connection.in_atomic_block:
+        return transaction.atomic()
+    return nullcontext()
 
 
 def _insert(project: Project, runs: Sequence[Run], tasks: Sequence[dict[str, Any]]) -> None:
@@ -233,7 +240,8 @@ def submit_tasks(project: Project, tasks: Sequence[Single], *, actor: str = "") 
         {**_row(run, graph.vertices[0], queue), "id": str(task_id)}
         for run, graph, queue, task_id in zip(runs, graphs, queued, task_ids, strict=True)
     ]
-    _insert(project, runs, rows)
+    with _whole(None):
+        _insert(project, runs, rows)
     after_commit(lambda: log.info("tasks.submitted", tasks=len(rows), actor=actor))
     _start(rows)
     return [

@@ -47,6 +47,7 @@ def keep() -> None:
     """Remember every row that is there now, and have tests that commit come back to them."""
     with connection.cursor() as cursor:
         tables = set(connection.introspection.django_table_names(only_existing=True))
+        cursor.execute("DROP SCHEMA IF EXISTS ground CASCADE")
         cursor.execute("CREATE SCHEMA ground")
         filled = []
         for table in sorted(tables):

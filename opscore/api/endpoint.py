@@ -191,15 +191,15 @@ class Endpoint(Recorded, APIView):
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         """Check the key and the body; then honour `Idempotency-Key` or `If-Match`."""
         super().initial(request, *args, **kwargs)
-        if request.GET:
-            self._check_words(request)
-        if self.shows is not None:
-            self.only = frozenset(_wanted_fields(request))
-            _check_fields(self.only, self.shows.fields)
         name = (request.method or "").lower()
         method = getattr(self, name, None)
         if method is None:  # a 405, whatever else came with it
             return
+        if request.GET and name != "options":
+            self._check_words(request)
+        if self.shows is not None:
+            self.only = frozenset(_wanted_fields(request))
+            _check_fields(self.only, self.shows.fields)
         if name not in _READS and not is_executors(self, name.upper(), None):
             # Refused before anything is done, also by methods that make no use of a body.
             _ = request.data
