@@ -333,7 +333,11 @@ def test_events_of_a_program_tell_its_life(start: Start, wait_until: WaitUntil) 
     session = host.ready("prog-1")
     registry.restart(host.agent("prog-1"))
     host.next_session("prog-1", session)
-    kinds = list(Event.objects.filter(agent_id=session.agent_id).values_list("kind", flat=True))
+    kinds = list(
+        Event.objects.filter(agent_id=session.agent_id)
+        .order_by("id")
+        .values_list("kind", flat=True)
+    )
     assert kinds == [
         "agent.registered",
         "agent.active",

@@ -65,7 +65,9 @@ def test_killed_agent_is_replaced_and_counted(start_host: StartHost) -> None:
     assert first.end_reason == "it died: SIGKILL"
     assert second.pid != first.pid
     assert host.agent("echo-1").restarts == 1
-    kinds = list(Event.objects.filter(agent_id=first.agent_id).values_list("kind", flat=True))
+    kinds = list(
+        Event.objects.filter(agent_id=first.agent_id).order_by("id").values_list("kind", flat=True)
+    )
     assert kinds[-3:] == ["agent.lost", "agent.restarting", "agent.active"]
 
 

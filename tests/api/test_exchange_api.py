@@ -68,7 +68,7 @@ class TestContext:
             answer = executor(method, path, {"value": 2}, **proof)
             assert (answer.status_code, answer.json()["code"]) == (409, "attempt_over")
         assert executor("GET", path).json()["value"] == 1
-        [event, _] = Event.objects.filter(kind="write.refused")
+        [event, _] = Event.objects.filter(kind="write.refused").order_by("id")
         assert event.data == {"fence": task["fence"], "what": f"PUT {path}"}
 
     def test_attempt_writes_to_its_own_run_only(

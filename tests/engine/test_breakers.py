@@ -114,7 +114,7 @@ def test_probes_then_ramp_then_all_complete(bench: Bench, service: Service) -> N
     while of().state != "closed":
         places.append(of().places)
         assert run.tasks.filter(status="queued").count() <= of().places
-        bench.step(run.tasks.filter(status="queued")[0])
+        bench.step(run.tasks.filter(status="queued").order_by("number")[0])
     assert places == [1, 2, 4, 8]
     assert bench.finish(run).status == "completed"
     assert len(events("breaker.opened")) == 4
@@ -219,7 +219,7 @@ def test_tasks_under_other_limits_are_probes_like_all(
         for _ in range(3):
             reach_starts(run)
         probes.append((run.tasks.filter(status="queued").count(), of().places))
-        bench.step(run.tasks.filter(status="queued")[0])
+        bench.step(run.tasks.filter(status="queued").order_by("number")[0])
     assert probes == [(1, 1), (2, 2), (4, 4), (3, 8)]
     for _ in range(6):
         reach_starts(run)

@@ -31,7 +31,7 @@ def test_concurrency_key_bounds_what_is_live(bench: Bench) -> None:
     assert statuses(other) == {"x": "queued"}
     for _ in range(5):
         assert run.tasks.filter(status__in=["queued", "running"]).count() <= 2
-        bench.step(run.tasks.filter(status="queued")[0])
+        bench.step(run.tasks.filter(status="queued").order_by("number")[0])
     assert bench.finish(run).status == "completed"
 
 
