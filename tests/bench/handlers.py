@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 from agents.handlers import Context, handler
 
@@ -16,3 +17,14 @@ def wait(task: Context) -> None:
 
 for _name in CAPABILITIES:
     handler(_name)(wait)
+
+
+@handler("work")
+def work(task: Context) -> dict[str, float]:
+    """Take so long; say when it began."""
+    began = time.time()
+    time.sleep(task.inputs.get("ms", 0) / 1000)
+    if log := task.inputs.get("log"):
+        with Path(log).open("a") as file:
+            file.write(f"{time.time()}\n")
+    return {"began": began}
