@@ -17,7 +17,7 @@ log = get_logger(__name__)
 # As many changes as it has rows: so a sample of a table that grows to millions is read some dozen
 # times. What is smaller than the first number is read quickly in whatever way.
 _GROWN = """
-SELECT s.relname AS name, s.n_mod_since_analyze AS changed
+SELECT s.relname AS name
   FROM pg_stat_user_tables s JOIN pg_class c ON c.oid = s.relid
  WHERE s.schemaname = current_schema() AND pg_get_userbyid(c.relowner) = current_user
    AND s.n_mod_since_analyze > 500 + greatest(c.reltuples, 0)

